@@ -1,0 +1,62 @@
+"""Drops as files: what tells one from the next, and how to open one without being led astray."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from inbox.core.errors import NotSettledError, StorageError
+from inbox.domain import Drop, DropIdentity
+
+_SIGNED_64: Final = (1 << 63) - 1
+
+
+def look_at(path: Path) -> Drop | None:
+    """Return the drop at this path as it is now, or None when it is gone or no regular file."""
+    try:
+        status = path.lstat()
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+            return None
+        raise StorageError(f"the drop cannot be looked at: {error.strerror}", subject=path.name) from error
+    return drop_from(path, status) if stat.S_ISREG(status.st_mode) else None
+
+
+def drop_from(path: Path, status: os.stat_result) -> Drop:
+    return Drop(path.name, path, identity_of(status), max(status.st_mtime, status.st_ctime))
+
+
+def identity_of(status: os.stat_result) -> DropIdentity:
+    """Return what tells this content from the next; numbers fit a signed 64-bit column."""
+    return DropIdentity(
+        status.st_dev & _SIGNED_64, status.st_ino & _SIGNED_64, status.st_size, status.st_mtime_ns & _SIGNED_64
+    )
+
+
+@contextmanager
+def opened(drop: Drop) -> Iterator[int]:
+    """
+    Open a drop once, for reading, never through a link; the descriptor is all that is used from here on.
+
+    Raises NotSettledError when it is not the file that was scanned, StorageError when it cannot be read.
+    """
+    try:
+        fd = os.open(drop.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise NotSettledError("the drop is gone", subject=drop.name) from error
+    except OSError as error:
+        raise StorageError(f"the drop cannot be opened: {error.strerror}", subject=drop.name) from error
+    try:
+        require_unchanged(fd, drop)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def require_unchanged(fd: int, drop: Drop) -> None:
+    """Raise NotSettledError unless the open file still has the identity that was scanned."""
+    if identity_of(os.fstat(fd)) != drop.identity:
+        raise NotSettledError("the drop changed while it was read", subject=drop.name)
