@@ -1,0 +1,23 @@
+"""
+Untrusted ZIP archives: is it whole, what would it make, and make just that.
+
+Judge first, write afterwards: `check_complete` is the gate's question, `plan_extraction` reads and judges the whole
+index, `extract_members` writes what the plan allows. Nothing here knows a database or a folder of the service.
+"""
+
+from inbox.archives.completeness import Completeness, check_complete
+from inbox.archives.limits import Limits
+from inbox.archives.planning import Plan, plan_extraction
+from inbox.archives.reasons import REFUSALS, SKIPS
+from inbox.archives.writing import extract_members
+
+__all__ = [
+    "REFUSALS",
+    "SKIPS",
+    "Completeness",
+    "Limits",
+    "Plan",
+    "check_complete",
+    "extract_members",
+    "plan_extraction",
+]

@@ -1,0 +1,153 @@
+"""
+Local headers against the central directory, and the table of spans.
+
+Readers that walk the archive from its start see the local headers, those that start from the end see the directory. An
+archive in which the two tell different stories is refused, and so is one whose members overlap or that hides a member
+between others.
+"""
+
+from collections.abc import Sequence
+from operator import attrgetter
+from struct import Struct
+from typing import Final
+
+from inbox.archives.ending import Ending
+from inbox.archives.index import Entry
+from inbox.archives.reasons import refuse
+from inbox.archives.records import (
+    DESCRIPTOR,
+    DESCRIPTOR64,
+    DESCRIPTOR_SIGNATURE,
+    HAS_DESCRIPTOR,
+    IS_UTF8,
+    LOCAL,
+    LOCAL_SIGNATURE,
+    SENTINEL_32,
+    SPANNED_MARKERS,
+    STORED,
+    ZIP64_FIELD,
+    MalformedFieldError,
+    extra_fields,
+)
+from inbox.archives.source import Source
+
+_COMPARED_FLAGS: Final = HAS_DESCRIPTOR | IS_UTF8 | 1
+_MARKER_BYTES: Final = 4
+_WIDE_BYTES: Final = 8
+_LONGEST_DESCRIPTOR: Final = 4 + DESCRIPTOR64.size
+
+
+def locate_data(source: Source, ending: Ending, entries: Sequence[Entry]) -> list[int]:
+    """
+    Check every local header and return where each entry's data begins, in the order of `entries`.
+
+    Raises ArchiveRefusedError when a header differs from the directory, when two spans overlap, or when what lies
+    between them holds a member of its own.
+    """
+    data_at = [0] * len(entries)
+    archive_at = ending.prefix_bytes
+    covered = archive_at
+    for entry in sorted(entries, key=attrgetter("at")):
+        if entry.at < covered:
+            raise refuse("OVERLAP", member=entry.shown)
+        if entry.at > covered:
+            _check_gap(source, covered, entry.at, is_start=covered == archive_at)
+        begin = _check_header(source, entry)
+        data_at[entry.position] = begin
+        covered = begin + entry.packed_bytes
+        if covered > ending.index_at:
+            raise refuse("OVERLAP", "it reaches into the central directory", entry.shown, damaged=True)
+        if entry.has_descriptor:
+            covered += _descriptor_bytes(source, entry, covered, ending.index_at)
+    _check_gap(source, covered, ending.index_at, is_start=covered == archive_at)
+    return data_at
+
+
+def _check_header(source: Source, entry: Entry) -> int:
+    """Return where the data begins."""
+    header = source.peek(entry.at, LOCAL.size + len(entry.raw_name))
+    if len(header) < LOCAL.size or header[:4] != LOCAL_SIGNATURE:
+        raise refuse("HEADERS_DIFFER", "it has no local header where the directory says", entry.shown, damaged=True)
+    fields: tuple[int, ...] = LOCAL.unpack_from(header)
+    _, _, flags, method, _, _, crc, packed_bytes, size_bytes, name_bytes, extra_bytes = fields
+    if header[LOCAL.size :] != entry.raw_name or name_bytes != len(entry.raw_name):
+        raise refuse("HEADERS_DIFFER", "another name", entry.shown, damaged=True)
+    if method != entry.method:
+        raise refuse("HEADERS_DIFFER", "another method", entry.shown, damaged=True)
+    if (flags ^ entry.flags) & _COMPARED_FLAGS:
+        raise refuse("HEADERS_DIFFER", "other flags", entry.shown, damaged=True)
+    if method == STORED and entry.packed_bytes != entry.size_bytes:
+        raise refuse("SIZE_LIES", "stored, and of two sizes", entry.shown)
+    extra_at = entry.at + LOCAL.size + name_bytes
+    if SENTINEL_32 in {packed_bytes, size_bytes}:
+        packed_bytes, size_bytes = _wide_sizes(source.peek(extra_at, extra_bytes), packed_bytes, size_bytes, entry)
+    told, true = (crc, packed_bytes, size_bytes), (entry.crc, entry.packed_bytes, entry.size_bytes)
+    if told != true and not (entry.has_descriptor and all(a in {0, b} for a, b in zip(told, true, strict=True))):
+        raise refuse("HEADERS_DIFFER", "another size or checksum", entry.shown, damaged=True)
+    return extra_at + extra_bytes
+
+
+def _wide_sizes(extra: bytes, packed_bytes: int, size_bytes: int, entry: Entry) -> tuple[int, int]:
+    """Return the sizes of the local Zip64 field, which holds both (APPNOTE 4.5.3)."""
+    try:
+        fields = [content for kind, content in extra_fields(extra) if kind == ZIP64_FIELD]
+    except MalformedFieldError:
+        raise refuse("BAD_EXTRA_FIELD", member=entry.shown) from None
+    if len(fields) > 1:
+        raise refuse("BAD_ZIP64", "two Zip64 fields", entry.shown)
+    if not fields:
+        if entry.has_descriptor or (packed_bytes, size_bytes) == (entry.packed_bytes, entry.size_bytes):
+            return entry.packed_bytes, entry.size_bytes
+        raise refuse("BAD_ZIP64", "a Zip64 field is missing", entry.shown)
+    rest = fields[0]
+    wide: list[int] = []
+    for narrow in (size_bytes, packed_bytes):
+        if narrow != SENTINEL_32:
+            wide.append(narrow)
+            continue
+        if len(rest) < _WIDE_BYTES:
+            raise refuse("BAD_ZIP64", "a Zip64 field is too short", entry.shown)
+        wide.append(int.from_bytes(rest[:_WIDE_BYTES], "little"))
+        rest = rest[_WIDE_BYTES:]
+    return wide[1], wide[0]
+
+
+def _descriptor_bytes(source: Source, entry: Entry, at: int, index_at: int) -> int:
+    """
+    Return how long the data descriptor (APPNOTE 4.3.9) is: with a signature or without, with narrow sizes or wide.
+
+    None at all is taken where the local header has told everything and the next record follows at once.
+    """
+    found = source.peek(at, min(_LONGEST_DESCRIPTOR, index_at - at))
+    for signature in (DESCRIPTOR_SIGNATURE, b""):
+        for shape in (DESCRIPTOR, DESCRIPTOR64):
+            expected = _packed(shape, entry, signature)
+            if expected is not None and found.startswith(expected):
+                return len(expected)
+    follows = source.peek(at, 4)
+    header = LOCAL.unpack(source.read(entry.at, LOCAL.size))
+    if header[7] == entry.packed_bytes and (at == index_at or follows == LOCAL_SIGNATURE):
+        return 0
+    raise refuse("DESCRIPTOR_DIFFERS", member=entry.shown, damaged=True)
+
+
+def _packed(shape: Struct, entry: Entry, signature: bytes) -> bytes | None:
+    if shape is DESCRIPTOR and max(entry.packed_bytes, entry.size_bytes) > SENTINEL_32:
+        return None
+    return signature + shape.pack(entry.crc, entry.packed_bytes, entry.size_bytes)
+
+
+def _check_gap(source: Source, begin: int, end: int, *, is_start: bool) -> None:
+    """Let padding be, refuse a hidden member, and anything at all before the first one but a split archive's marker."""
+    if begin >= end:
+        return
+    if is_start and begin == 0:
+        if end == _MARKER_BYTES and source.peek(0, 4) in SPANNED_MARKERS:
+            return
+        if source.peek(0, 4) != LOCAL_SIGNATURE:
+            raise refuse("PREPENDED_DATA", f"{end:,} bytes")
+    tail = b""
+    for piece in source.pieces(begin, end):
+        if LOCAL_SIGNATURE in tail + piece:
+            raise refuse("UNLISTED_MEMBER")
+        tail = piece[-3:]

@@ -1,0 +1,168 @@
+"""Reading the central directory: every entry, strictly, before anything is believed."""
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from inbox.archives.ending import Ending
+from inbox.archives.limits import Limits
+from inbox.archives.names import shown_name, unicode_name
+from inbox.archives.reasons import refuse
+from inbox.archives.records import (
+    CENTRAL,
+    CENTRAL_SIGNATURE,
+    ENCRYPTED,
+    HAS_DESCRIPTOR,
+    IS_UTF8,
+    MASKED,
+    SENTINEL_16,
+    SENTINEL_32,
+    STRONGLY_ENCRYPTED,
+    UNICODE_PATH_FIELD,
+    UNIX_HOSTS,
+    ZIP64_FIELD,
+    MalformedFieldError,
+    extra_fields,
+)
+from inbox.archives.source import PIECE_BYTES, Source
+
+_BIGGEST_ENTRY: Final = CENTRAL.size + 3 * 0xFFFF
+_DOS_DIRECTORY: Final = 0x10
+
+
+@dataclass(slots=True)
+class Entry:
+    """One entry of the central directory. Sizes in bytes; `at` is the offset of the local header in the file."""
+
+    position: int
+    raw_name: bytes
+    """As it stands in the header; local and central header are compared by it."""
+    name: bytes
+    """The one that counts: from the Unicode path field where there is a valid one."""
+    is_utf8: bool
+    flags: int
+    method: int
+    crc: int
+    packed_bytes: int
+    size_bytes: int
+    at: int
+    mode: int
+    """Unix file type, 0 where the writer did not say."""
+    is_directory: bool
+
+    @property
+    def has_descriptor(self) -> bool:
+        return bool(self.flags & HAS_DESCRIPTOR)
+
+    @property
+    def shown(self) -> str:
+        return shown_name(self.name)
+
+
+def read_index(source: Source, ending: Ending, limits: Limits) -> list[Entry]:
+    """
+    Return all entries in their order.
+
+    Raises ArchiveRefusedError for a directory that is damaged, that lies about its size or its number of entries, has
+    encrypted members or parts on other disks, or more members than are allowed.
+    """
+    limits.check_count(ending.entries, "members")
+    entries: list[Entry] = []
+    for record, variable in _records(source, ending):
+        limits.check_count(len(entries) + 1, "members")
+        entries.append(_entry(len(entries), record, variable, ending))
+    if len(entries) != ending.entries:
+        raise refuse("INDEX_LIES", f"{len(entries):,} members listed, {ending.entries:,} announced", damaged=True)
+    return entries
+
+
+def _records(source: Source, ending: Ending) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """Yield each record's fixed part and its variable rest (name, extra fields, comment), read in large pieces."""
+    at, end = ending.index_at, ending.index_at + ending.index_bytes
+    block, block_at = b"", at
+    while at < end:
+        if at - block_at + _BIGGEST_ENTRY > len(block) and block_at + len(block) < end:
+            block, block_at = source.read(at, min(PIECE_BYTES, end - at)), at
+        begin = at - block_at
+        if begin + CENTRAL.size > len(block) or block[begin : begin + 4] != CENTRAL_SIGNATURE:
+            raise refuse("BAD_INDEX", damaged=True)
+        record = CENTRAL.unpack_from(block, begin)
+        name_bytes, extra_bytes, comment_bytes = record[10:13]
+        following = begin + CENTRAL.size + name_bytes + extra_bytes + comment_bytes
+        if following > len(block):
+            raise refuse("BAD_INDEX", "an entry is longer than the directory", damaged=True)
+        yield record, block[begin + CENTRAL.size : begin + CENTRAL.size + name_bytes + extra_bytes]
+        at = block_at + following
+
+
+def _entry(position: int, record: tuple[int, ...], variable: bytes, ending: Ending) -> Entry:
+    (_, made_by, _, flags, method, _, _, crc, packed_bytes, size_bytes, name_bytes, _, _, disk, _, attributes, at) = (
+        record
+    )
+    raw = name = variable[:name_bytes]
+    is_utf8 = bool(flags & IS_UTF8)
+    extra = variable[name_bytes:]
+    if flags & (ENCRYPTED | STRONGLY_ENCRYPTED | MASKED):
+        raise refuse("ENCRYPTED", member=shown_name(raw))
+    if extra:
+        zip64, unicode_path = _known_fields(extra, raw)
+        size_bytes, packed_bytes, at, disk = _widened(zip64, size_bytes, packed_bytes, at, disk, raw)
+        if unicode_path is not None:
+            name, is_utf8 = unicode_path, True
+    elif SENTINEL_32 in {size_bytes, packed_bytes, at} or disk == SENTINEL_16:
+        raise refuse("BAD_ZIP64", "a Zip64 field is missing", shown_name(raw))
+    if disk:
+        raise refuse("MULTI_DISK", member=shown_name(raw))
+    mode = attributes >> 16
+    if made_by >> 8 not in UNIX_HOSTS and not stat.S_ISLNK(mode):  # some readers make links whatever the host says
+        mode = 0
+    ends_like_one = name.endswith((b"/", b"\\"))
+    is_directory = ends_like_one or (
+        not size_bytes and (stat.S_ISDIR(mode) or (not stat.S_IFMT(mode) and bool(attributes & _DOS_DIRECTORY)))
+    )
+    return Entry(
+        position, raw, name, is_utf8, flags, method, crc, packed_bytes, size_bytes, at + ending.prefix_bytes,
+        stat.S_IFMT(mode), is_directory,
+    )  # fmt: skip
+
+
+def _known_fields(extra: bytes, raw: bytes) -> tuple[bytes | None, bytes | None]:
+    """Return the Zip64 field, and the name in the Unicode path field; two of a kind would be read either way."""
+    zip64 = unicode_path = None
+    try:
+        for kind, content in extra_fields(extra):
+            if kind == ZIP64_FIELD:
+                if zip64 is not None:
+                    raise refuse("BAD_ZIP64", "two Zip64 fields", shown_name(raw))
+                zip64 = content
+            elif kind == UNICODE_PATH_FIELD:
+                if unicode_path is not None:
+                    raise refuse("BAD_EXTRA_FIELD", "two Unicode path fields", shown_name(raw))
+                unicode_path = content
+    except MalformedFieldError:
+        raise refuse("BAD_EXTRA_FIELD", member=shown_name(raw)) from None
+    return zip64, unicode_name(unicode_path, raw) if unicode_path is not None else None
+
+
+def _widened(  # noqa: PLR0913, PLR0917 - the values that a Zip64 field may replace
+    field: bytes | None, size_bytes: int, packed_bytes: int, at: int, disk: int, raw: bytes
+) -> tuple[int, int, int, int]:
+    """Replace each sentinel by the next value of the Zip64 field (APPNOTE 4.5.3), in its fixed order."""
+    rest = field or b""
+    values = []
+    for value, sentinel, width in (
+        (size_bytes, SENTINEL_32, 8),
+        (packed_bytes, SENTINEL_32, 8),
+        (at, SENTINEL_32, 8),
+        (disk, SENTINEL_16, 4),
+    ):
+        if value != sentinel:
+            values.append(value)
+            continue
+        if len(rest) < width:
+            raise refuse("BAD_ZIP64", "a Zip64 field is missing, or too short", shown_name(raw))
+        values.append(int.from_bytes(rest[:width], "little"))
+        rest = rest[width:]
+    wide_size, wide_packed, wide_at, wide_disk = values
+    return wide_size, wide_packed, wide_at, wide_disk

@@ -1,0 +1,40 @@
+"""How much one archive may cost. The limits are counted on bytes written; what an index declares is judged before."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from inbox.archives.reasons import refuse
+
+GIB: Final = 1024**3
+HONEST_BYTES: Final = 256 * 1024**2
+"""Up to here any ratio is honest: small archives compress very well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one archive may come to, at the most; sizes in bytes."""
+
+    max_archive_bytes: int = 10 * GIB
+    max_member_bytes: int = 2 * GIB
+    max_members: int = 200_000
+    max_compression_ratio: float = 200
+
+    def check_count(self, count: int, what: str) -> None:
+        """Raise ArchiveRefusedError when an archive has more members (or folders) than it may."""
+        if count > self.max_members:
+            raise refuse("TOO_MANY_MEMBERS", f"{count:,} {what}, {self.max_members:,} are allowed")
+
+    def check_member(self, size_bytes: int, name: str) -> None:
+        """Raise ArchiveRefusedError when one member is larger than it may be."""
+        if size_bytes > self.max_member_bytes:
+            raise refuse("MEMBER_TOO_LARGE", f"{size_bytes:,} bytes, {self.max_member_bytes:,} are allowed", name)
+
+    def check_total(self, written_bytes: int, archive_bytes: int) -> None:
+        """Raise ArchiveRefusedError when an archive of that many bytes comes to more than it may."""
+        if written_bytes > self.max_archive_bytes:
+            raise refuse("ARCHIVE_TOO_LARGE", f"{written_bytes:,} bytes, {self.max_archive_bytes:,} are allowed")
+        if written_bytes > HONEST_BYTES and written_bytes > archive_bytes * self.max_compression_ratio:
+            raise refuse(
+                "RATIO_TOO_HIGH",
+                f"{written_bytes:,} bytes out of {archive_bytes:,}, {self.max_compression_ratio:g} to one is allowed",
+            )

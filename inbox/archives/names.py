@@ -1,0 +1,101 @@
+"""What a member's name becomes: a path below the archive's folder, a reason to skip it, or a reason to refuse all."""
+
+import re
+import unicodedata
+import zlib
+from typing import Final
+
+from inbox.archives.reasons import refuse
+
+MAX_COMPONENT_BYTES: Final = 255
+MAX_PATH_BYTES: Final = 2048
+"""With the storage base and the batch's folder before it, a path stays within the 4096 bytes that Linux takes."""
+MAX_DEPTH: Final = 64
+
+_DRIVE: Final = re.compile(r"[A-Za-z]:")
+_TURNS_WRITING: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_UNSAFE_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_JUNK_FOLDER: Final = "__MACOSX"
+_JUNK_NAMES: Final = frozenset({".DS_Store", _JUNK_FOLDER})
+_APPLE_DOUBLE: Final = "._"
+
+
+class SkipMemberError(Exception):
+    """The member has a name under which it cannot be written; the rest of the archive is not affected."""
+
+    def __init__(self, reason_code: str) -> None:
+        super().__init__(reason_code)
+        self.reason_code = reason_code
+
+
+def decode_name(raw: bytes, *, is_utf8: bool) -> str:
+    """
+    Return the name as text. Raises SkipMemberError when it is marked as UTF-8 and is not.
+
+    A name that is not marked is UTF-8 where it reads as that, since many writers forget the mark, else code page 437
+    (APPNOTE appendix D).
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        if is_utf8:
+            raise SkipMemberError("BAD_NAME_ENCODING") from None
+        return raw.decode("cp437")
+
+
+def unicode_name(field: bytes, raw: bytes) -> bytes | None:
+    """Return the name in a Unicode path field (APPNOTE 4.6.9) if it is of version 1 and made for this header's name."""
+    if len(field) < 5 or field[0] != 1 or int.from_bytes(field[1:5], "little") != zlib.crc32(raw):  # noqa: PLR2004 - version and checksum
+        return None
+    return field[5:]
+
+
+def safe_path(name: str) -> str:
+    """
+    Return the member's path, `/`-separated, without a trailing one.
+
+    Raises ArchiveRefusedError for names that no honest writer makes (they lead elsewhere, or would collide if they
+    were cleaned), SkipMemberError for names that cannot be written.
+    """
+    if "\0" in name:
+        raise refuse("NUL_IN_NAME", member=name)
+    path = name.replace("\\", "/")
+    if path.startswith("/") or _DRIVE.match(path):
+        raise refuse("ABSOLUTE_PATH", member=name)
+    path = path.removesuffix("/")
+    if not path:
+        raise SkipMemberError("EMPTY_NAME")
+    parts = path.split("/")
+    for part in parts:
+        if part in {"", ".", ".."}:
+            raise refuse("UNSAFE_PATH", f"a part of it is {part!r}", name)
+    if not path.isprintable() and any(map(_is_unsafe, path)):
+        raise SkipMemberError("UNSAFE_NAME")
+    if len(path) > MAX_COMPONENT_BYTES or not path.isascii():
+        _check_lengths(path, parts)
+    if len(parts) > MAX_DEPTH:
+        raise SkipMemberError("TOO_DEEP")
+    return path
+
+
+def is_junk(path: str) -> bool:
+    """Say whether macOS made this member by itself: resource forks and folder settings."""
+    folder, _, name = path.rpartition("/")
+    return name.startswith(_APPLE_DOUBLE) or name in _JUNK_NAMES or _JUNK_FOLDER in folder.split("/", 1)[:1]
+
+
+def shown_name(raw: bytes) -> str:
+    """Return any name as one printable line, for rows, receipts and logs."""
+    text = raw.decode("utf-8", "backslashreplace")
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text[:MAX_COMPONENT_BYTES]
+    )
+
+
+def _is_unsafe(character: str) -> bool:
+    return character in _TURNS_WRITING or unicodedata.category(character) in _UNSAFE_CATEGORIES
+
+
+def _check_lengths(path: str, parts: list[str]) -> None:
+    if len(path.encode()) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_COMPONENT_BYTES for part in parts):
+        raise SkipMemberError("NAME_TOO_LONG")

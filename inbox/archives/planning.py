@@ -1,0 +1,202 @@
+"""
+The plan: the whole index judged, before a byte is written.
+
+Every entry ends in one of four ways: it refuses the archive, is skipped with a reason, is a folder, or is a file to
+write. What the plan holds is safe to write under the target, within the limits as declared; the writer holds the
+content to what was declared.
+"""
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from inbox.archives.decoding import METHODS, decoded
+from inbox.archives.ending import find_ending
+from inbox.archives.headers import locate_data
+from inbox.archives.index import Entry, read_index
+from inbox.archives.limits import Limits
+from inbox.archives.names import SkipMemberError, decode_name, is_junk, safe_path, shown_name
+from inbox.archives.reasons import refuse
+from inbox.archives.records import PATCHED
+from inbox.archives.source import Source
+from inbox.archives.tree import Tree
+from inbox.domain import SkippedMember
+
+MAX_LINK_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """A member to write. `data_at` is where its compressed bytes begin; sizes in bytes."""
+
+    path: str
+    position: int
+    data_at: int
+    packed_bytes: int
+    size_bytes: int
+    crc: int
+    method: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to make of an archive. Files stand in the order of their data, folders with the outer ones first."""
+
+    files: tuple[PlannedFile, ...]
+    skipped: tuple[SkippedMember, ...]
+    folders: tuple[str, ...]
+    directories: int
+    """Members that are directories; they have no rows."""
+    declared_bytes: int
+    archive_bytes: int
+
+
+def plan_extraction(fd: int, limits: Limits) -> Plan:
+    """
+    Judge the open archive and return what to write.
+
+    Raises ArchiveRefusedError when the archive is at fault, NotSettledError when it changes meanwhile, StorageError
+    when it cannot be read.
+    """
+    source = Source(fd)
+    ending = find_ending(source)
+    if ending is None:
+        raise refuse("NO_END_RECORD", damaged=True)
+    if not ending.is_clean:
+        raise refuse("TRAILING_DATA", damaged=True)
+    if ending.prefix_bytes:
+        raise refuse("PREPENDED_DATA", f"{ending.prefix_bytes:,} bytes")
+    entries = read_index(source, ending, limits)
+    return _Judge(source, limits, entries, locate_data(source, ending, entries)).plan()
+
+
+@dataclass
+class _Judge:
+    source: Source
+    limits: Limits
+    entries: list[Entry]
+    data_at: list[int]
+    tree: Tree = field(init=False)
+    files: list[PlannedFile] = field(init=False, default_factory=list)
+    skipped: list[SkippedMember] = field(init=False, default_factory=list)
+    wanted_folders: set[str] = field(init=False, default_factory=set)
+    directories: int = field(init=False, default=0)
+    nameless: list[tuple[Entry, str]] = field(init=False, default_factory=list)
+    """Members whose own name cannot be used, and why."""
+
+    def __post_init__(self) -> None:
+        self.tree = Tree(self.limits)
+
+    def plan(self) -> Plan:
+        declared_bytes = 0
+        for entry in self.entries:
+            try:
+                path = safe_path(decode_name(entry.name, is_utf8=entry.is_utf8))
+                declared_bytes += self._place(entry, path)
+            except SkipMemberError as error:
+                self.nameless.append((entry, error.reason_code))
+        self.tree.check()
+        self._name_the_nameless()
+        self.limits.check_total(declared_bytes, self.source.size)
+        self.files.sort(key=lambda file: file.data_at)
+        return Plan(
+            files=tuple(self.files),
+            skipped=tuple(self.skipped),
+            folders=tuple(sorted(self._folders())),
+            directories=self.directories,
+            declared_bytes=declared_bytes,
+            archive_bytes=self.source.size,
+        )
+
+    def _place(self, entry: Entry, path: str) -> int:
+        """Find the entry's place; returns the bytes that will be written for it."""
+        if entry.is_directory:
+            self._place_directory(entry, path)
+            return 0
+        if stat.S_ISLNK(entry.mode):
+            self._place_link(entry, path)
+            return 0
+        self.tree.add_file(path)
+        reason_code = self._reason_to_skip(entry, path)
+        if reason_code:
+            self._skip(entry, path, reason_code)
+            return 0
+        self.limits.check_member(entry.size_bytes, path)
+        self.wanted_folders.add(path.rpartition("/")[0])
+        self.files.append(
+            PlannedFile(
+                path, entry.position, self.data_at[entry.position], entry.packed_bytes, entry.size_bytes, entry.crc,
+                entry.method,
+            )
+        )  # fmt: skip
+        return entry.size_bytes
+
+    def _place_directory(self, entry: Entry, path: str) -> None:
+        if entry.size_bytes:
+            raise refuse("DIRECTORY_WITH_DATA", member=path)
+        self.directories += 1
+        self.tree.add_folder(path)
+        if not is_junk(path):
+            self.wanted_folders.add(path)
+
+    def _place_link(self, entry: Entry, path: str) -> None:
+        """A link is never made. One that leads elsewhere shows what the archive is after, and refuses it."""
+        self.tree.add_link(path)
+        if _leads_out(path, self._target_of(entry)):
+            raise refuse("SYMLINK_ESCAPES", member=path)
+        self._skip(entry, path, "SYMLINK")
+
+    def _target_of(self, entry: Entry) -> str:
+        if entry.size_bytes > MAX_LINK_BYTES or entry.method not in METHODS:
+            raise refuse("SYMLINK_ESCAPES", "its target is no path", entry.shown)
+        pieces = decoded(
+            self.source,
+            self.data_at[entry.position],
+            packed_bytes=entry.packed_bytes,
+            size_bytes=entry.size_bytes,
+            method=entry.method,
+            name=entry.shown,
+        )
+        return b"".join(pieces).decode("utf-8", "surrogateescape")
+
+    @staticmethod
+    def _reason_to_skip(entry: Entry, path: str) -> str:
+        if stat.S_IFMT(entry.mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+            return "SPECIAL_FILE"
+        if is_junk(path):
+            return "JUNK"
+        if entry.method not in METHODS or entry.flags & PATCHED:
+            return "UNSUPPORTED_METHOD"
+        return ""
+
+    def _skip(self, entry: Entry, path: str, reason_code: str) -> None:
+        self.skipped.append(SkippedMember(path, reason_code, entry.size_bytes, entry.position))
+
+    def _name_the_nameless(self) -> None:
+        """Each skipped member has a row of its own; where what can be shown of names is alike, the position differs."""
+        for entry, reason_code in self.nameless:
+            shown = shown_name(entry.name)
+            while not shown or not self.tree.add_shown(shown):
+                shown = f"{shown}#{entry.position}"
+            self._skip(entry, shown, reason_code)
+
+    def _folders(self) -> Iterator[str]:
+        made: set[str] = set()
+        for wanted in self.wanted_folders:
+            folder = wanted
+            while folder and folder not in made:
+                made.add(folder)
+                yield folder
+                folder = folder.rpartition("/")[0]
+
+
+def _leads_out(link: str, target: str) -> bool:
+    if not target or target.startswith(("/", "\\")) or "\0" in target:
+        return True
+    depth = link.count("/")
+    for part in target.replace("\\", "/").split("/"):
+        depth += -1 if part == ".." else part not in {"", "."}
+        if depth < 0:
+            return True
+    return False

@@ -1,0 +1,145 @@
+"""
+Writing the members of a plan: each exactly as declared, hashed and checked on the way, and durable at the end.
+
+Neighbours that are small come from one read. What an archive may cost was judged from the plan; here it is counted
+again on the bytes that are really written.
+"""
+
+import ctypes
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from inbox.archives.decoding import crc32, decode_whole, decoded
+from inbox.archives.folders import Folders
+from inbox.archives.limits import Limits
+from inbox.archives.planning import Plan, PlannedFile
+from inbox.archives.reasons import refuse
+from inbox.archives.source import Source
+from inbox.core.errors import RetryableError
+from inbox.domain import Extraction, MemberFile
+
+SMALL_BYTES: Final = 1024 * 1024
+"""A member up to this size, packed and unpacked, is written in one go."""
+GROUP_BYTES: Final = 1024 * 1024
+GROUP_MEMBERS: Final = 256
+FEW_FILES: Final = 16
+"""Up to here files are synced one by one, and no other writer's data with them."""
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def extract_members(
+    fd: int, plan: Plan, target: Path, limits: Limits, *, should_stop: Callable[[], bool] = lambda: False
+) -> Extraction:
+    """
+    Write every file of the plan below `target`, an empty folder; when this returns, all of it is durable.
+
+    Raises ArchiveRefusedError when a content is not what was declared, NotSettledError when the archive changes
+    meanwhile, OSError when the volume does not allow it, and RetryableError (STOPPED) when `should_stop` says so. What
+    was written until then stays in `target`, for the caller to remove.
+    """
+    source = Source(fd)
+    writer = _Writer(source, limits, plan.archive_bytes)
+    files: list[MemberFile] = []
+    with Folders(target) as folders:
+        try:
+            folders.make(plan.folders)
+            for group in _groups(plan.files):
+                if should_stop():
+                    raise RetryableError("asked to stop", reason_code="STOPPED")
+                files += writer.write(group, folders, durably=len(plan.files) <= FEW_FILES)
+        except FileExistsError as error:
+            raise refuse("NAME_COLLISION") from error
+        if len(plan.files) <= FEW_FILES:
+            folders.sync(plan.folders)
+        else:
+            _sync_filesystem(folders.root)
+    return Extraction(tuple(files), plan.skipped, plan.directories, writer.written_bytes)
+
+
+class _Writer:
+    def __init__(self, source: Source, limits: Limits, archive_bytes: int) -> None:
+        self._source = source
+        self._limits = limits
+        self._archive_bytes = archive_bytes
+        self.written_bytes = 0
+
+    def write(self, group: Sequence[PlannedFile], folders: Folders, *, durably: bool) -> Iterator[MemberFile]:
+        """Write neighbours; yields what each came to."""
+        begin = group[0].data_at
+        is_small = _is_small(group[0])
+        block = self._source.read(begin, group[-1].data_at + group[-1].packed_bytes - begin) if is_small else b""
+        for file in group:
+            if is_small:
+                at = file.data_at - begin
+                content = decode_whole(block[at : at + file.packed_bytes], file.size_bytes, file.method, file.path)
+                pieces: Iterator[bytes] = iter((content,) if content else ())
+            else:
+                pieces = decoded(
+                    self._source,
+                    file.data_at,
+                    packed_bytes=file.packed_bytes,
+                    size_bytes=file.size_bytes,
+                    method=file.method,
+                    name=file.path,
+                )
+            yield MemberFile(file.path, file.size_bytes, self._write_one(file, pieces, folders, durably), file.position)
+
+    def _write_one(self, file: PlannedFile, pieces: Iterator[bytes], folders: Folders, durably: bool) -> str:
+        """Write one file and return its SHA-256; a content without its checksum refuses the archive."""
+        digest = hashlib.sha256()
+        crc = 0
+        handle = folders.create(file.path)
+        try:
+            for piece in pieces:
+                digest.update(piece)
+                crc = crc32(piece, crc)
+                self.written_bytes += len(piece)
+                self._limits.check_total(self.written_bytes, self._archive_bytes)
+                _write_all(handle, piece)
+            if crc != file.crc:
+                raise refuse("BAD_CRC", member=file.path, damaged=True)
+            if durably:
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+        return digest.hexdigest()
+
+
+def _is_small(file: PlannedFile) -> bool:
+    return file.packed_bytes <= SMALL_BYTES and file.size_bytes <= SMALL_BYTES
+
+
+def _groups(files: Sequence[PlannedFile]) -> Iterator[list[PlannedFile]]:
+    """Yield neighbours that one read covers, and every big file by itself."""
+    for is_small, run in groupby(files, _is_small):
+        group: list[PlannedFile] = []
+        for file in run:
+            reach = file.data_at + file.packed_bytes - group[0].data_at if group else 0
+            if group and (not is_small or reach > GROUP_BYTES or len(group) >= GROUP_MEMBERS):
+                yield group
+                group = []
+            group.append(file)
+        yield group
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    written = os.write(handle, data)
+    while written < len(data):
+        written += os.write(handle, data[written:])
+
+
+def _sync_filesystem(handle: int) -> None:
+    """Make everything on the file system durable with one call (syncfs(2)): thousands of files cost one wait."""
+    if _libc.syncfs(handle) == 0:
+        return
+    code = ctypes.get_errno()
+    if code in {errno.ENOSYS, errno.EOPNOTSUPP}:
+        os.sync()
+        return
+    raise OSError(code, os.strerror(code))

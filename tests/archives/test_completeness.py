@@ -1,0 +1,102 @@
+"""The gate's question: is this file a whole archive?"""
+
+import io
+import zipfile
+
+import pytest
+from zips import DESCRIPTOR_FLAG, STORED, Member, archive
+
+from inbox.core.errors import ArchiveRefusedError
+
+INNER = archive(["one.txt", "two.txt"])
+
+WHOLE = {
+    "plain": archive(["a.txt", "b/c.txt"]),
+    "stores another archive": archive([Member("inner.zip", INNER, STORED), "after.txt"]),
+    "ends with a stored archive": archive(["before.txt", Member("inner.zip", INNER, STORED)]),
+    "streamed": archive([Member("a.txt", flags=DESCRIPTOR_FLAG)]),
+    "Zip64": archive([Member("a.txt", zip64=True)], zip64_end=True),
+    "big comment": archive(["a.txt"], comment=b"c" * 3000),
+    "empty": archive([]),
+    "padded with zeros": archive(["a.txt"], trailing=bytes(512)),
+}
+
+
+@pytest.mark.parametrize("data", WHOLE.values(), ids=WHOLE)
+def test_whole_archive_is_complete(judge, data):
+    """
+    An archive that ends where its end record says is complete.
+    """
+    assert judge(data).complete
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WHOLE if kind != "padded with zeros"])
+def test_no_truncation_is_complete(judge, kind):
+    """
+    Cut short at any byte, no archive is taken for a whole one, also not where an inner archive ends.
+    """
+    data = WHOLE[kind]
+
+    taken = [length for length in range(len(data)) if judge(data[:length]).complete]
+
+    assert [] == taken
+
+
+@pytest.mark.parametrize("kind", ["plain", "stores another archive", "Zip64"])
+def test_reserved_room_is_not_content(judge, unpack, kind):
+    """
+    A file that has its full size before its content is awaited, or has a fault that is one only if it stays.
+    """
+    data = WHOLE[kind]
+    halves = [data[:length] + bytes(len(data) - length) for length in range(len(data))]
+
+    taken = [half for half in halves if half != data and judge(half).complete]
+
+    for half in taken:
+        with pytest.raises(ArchiveRefusedError) as refused:
+            unpack(half)
+        assert refused.value.damaged
+
+
+def test_beginning_written_last_is_awaited(judge):
+    """
+    An archive whose first bytes are still zeros is not whole, though its end is there.
+    """
+    data = WHOLE["plain"]
+
+    verdict = judge(bytes(64) + data[64:])
+
+    assert (False, "NOT_BEGUN") == (verdict.complete, verdict.reason_code)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason_code"),
+    [
+        (b"", "EMPTY_FILE"),
+        (bytes(4096), "NOT_BEGUN"),
+        (b"PK\x03\x04 and no more", "NO_END_RECORD"),
+        (b"P", "NO_END_RECORD"),
+        (b"just some text\n" * 99, "NOT_AN_ARCHIVE"),
+        (b"Rar!\x1a\x07\x01\x00" + bytes(99), "NOT_AN_ARCHIVE"),
+        (b"%PDF-1.7 with PK\x05\x06 in it" + bytes(99), "NOT_AN_ARCHIVE"),
+    ],
+)
+def test_reason_for_waiting_is_told(judge, data, reason_code):
+    """
+    What is not whole says why, and what will never be an archive says that.
+    """
+    verdict = judge(data)
+
+    assert (False, reason_code) == (verdict.complete, verdict.reason_code)
+    assert verdict.reason
+
+
+def test_python_writes_whole_archives(judge):
+    """
+    Archives of the standard library's writer are whole in both of its ways of writing.
+    """
+    seekable = io.BytesIO()
+    with zipfile.ZipFile(seekable, "w", zipfile.ZIP_DEFLATED) as writer:
+        writer.writestr("a.txt", "hello")
+
+    assert judge(seekable.getvalue()).complete

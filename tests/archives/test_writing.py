@@ -1,0 +1,258 @@
+"""Writing: nothing outside the target, nothing over anything else, exact accounts, and an end in every trouble."""
+
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from conftest import opened, tree
+from zips import STORED, Member, archive
+
+from inbox.archives import Limits, extract_members, plan_extraction
+from inbox.archives import writing as writing_module
+from inbox.core.errors import ArchiveRefusedError, NotSettledError, RetryableError
+from inbox.domain import Extraction
+
+CONTENT = b"some content, " * 1000
+MANY = archive([Member(f"folder-{n % 7}/{n}.txt", b"%d" % n) for n in range(600)])
+
+
+def test_every_member_is_accounted_for(unpack):
+    """
+    Sizes, hashes and positions are those of the members, and the bytes written add up.
+    """
+    extraction, _ = unpack(archive([Member("a.txt", CONTENT), Member("__MACOSX/._a"), Member("b/c.txt", b"")]))
+
+    assert [("a.txt", 0), ("b/c.txt", 2)] == [(file.path, file.position) for file in extraction.files]
+    assert hashlib.sha256(CONTENT).hexdigest() == extraction.files[0].sha256
+    assert (3, len(CONTENT)) == (extraction.members, extraction.written_bytes)
+
+
+def test_many_small_members_come_out_whole(unpack):
+    """
+    Members that share a read end in their own files.
+    """
+    extraction, target = unpack(MANY)
+
+    assert 600 == extraction.members
+    assert {f"folder-{n % 7}/{n}.txt": b"%d" % n for n in range(600)} == {
+        path: content for path, content in tree(target).items() if content is not None
+    }
+
+
+@pytest.mark.parametrize("method", [STORED, 8])
+def test_big_member_is_written_in_pieces(unpack, method):
+    """
+    A member past what is read in one go has the same content and hash.
+    """
+    content = os.urandom(1_500_000) + bytes(3_000_000)
+
+    extraction, target = unpack(archive(["before", Member("big", content, method), "after"]))
+
+    assert content == (target / "big").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == extraction.files[1].sha256
+
+
+def test_modes_are_ours(unpack):
+    """
+    No set-id bit, no strange permission of the archive reaches the volume.
+    """
+    _, target = unpack(archive([Member("a", mode=0o107777), Member("b", mode=0o100000)]))
+
+    mask = os.umask(0)
+    os.umask(mask)
+    assert {0o666 & ~mask} == {stat.S_IMODE(path.stat().st_mode) for path in target.iterdir()}
+
+
+def test_nothing_is_overwritten(tmp_path):
+    """
+    A file that is there already is not touched; the archive is refused as colliding with it.
+    """
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "a.txt").write_bytes(b"mine")
+
+    with pytest.raises(ArchiveRefusedError) as refused, opened(tmp_path, archive(["a.txt"])) as fd:
+        extract_members(fd, plan_extraction(fd, Limits()), target, Limits())
+
+    assert "NAME_COLLISION" == refused.value.reason_code
+    assert b"mine" == (target / "a.txt").read_bytes()
+
+
+def test_swapped_folder_redirects_nothing(tmp_path):
+    """
+    A folder that is replaced by a link while members are written leads no write outside.
+    """
+    target, outside = tmp_path / "target", tmp_path / "outside"
+    target.mkdir()
+    outside.mkdir()
+    asked = 0
+
+    def swap() -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            for n in range(7):
+                (target / f"folder-{n}").rename(tmp_path / f"moved-{n}")
+                (target / f"folder-{n}").symlink_to(outside)
+        return False
+
+    with opened(tmp_path, MANY) as fd:
+        plan = plan_extraction(fd, Limits())
+        with suppress(OSError):
+            extract_members(fd, plan, target, Limits(), should_stop=swap)
+
+    assert 2 <= asked
+    assert [] == list(outside.iterdir())
+
+
+def test_link_in_place_of_a_folder_is_not_entered(tmp_path):
+    """
+    A link that stands where a folder has to be made is not followed.
+    """
+    target, outside = tmp_path / "target", tmp_path / "outside"
+    target.mkdir()
+    outside.mkdir()
+    (target / "docs").symlink_to(outside)
+
+    with pytest.raises(ArchiveRefusedError), opened(tmp_path, archive(["docs/a.txt"])) as fd:
+        extract_members(fd, plan_extraction(fd, Limits()), target, Limits())
+
+    assert [] == list(outside.iterdir())
+
+
+def test_shrinking_source_is_not_settled(tmp_path):
+    """
+    An archive that becomes shorter while it is read goes back to settling.
+    """
+    target = tmp_path / "target"
+    target.mkdir()
+    with opened(tmp_path, archive([Member("a.bin", os.urandom(100_000), STORED)])) as fd:
+        plan = plan_extraction(fd, Limits())
+        os.truncate(tmp_path / "archive.zip", 50_000)
+
+        with pytest.raises(NotSettledError):
+            extract_members(fd, plan, target, Limits())
+
+
+def test_overwritten_source_is_damaged(tmp_path):
+    """
+    Content that changes between judging and writing does not pass as the one that was judged.
+    """
+    target = tmp_path / "target"
+    target.mkdir()
+    with opened(tmp_path, archive([Member("a.bin", CONTENT, STORED)])) as fd:
+        plan = plan_extraction(fd, Limits())
+        with (tmp_path / "archive.zip").open("r+b") as file:
+            file.seek(100)
+            file.write(b"other")
+
+        with pytest.raises(ArchiveRefusedError) as refused:
+            extract_members(fd, plan, target, Limits())
+
+    assert ("BAD_CRC", True) == (refused.value.reason_code, refused.value.damaged)
+
+
+def test_limits_are_counted_on_bytes_written(tmp_path):
+    """
+    Even if a plan were too generous, the bytes written are held against the limits.
+    """
+    target = tmp_path / "target"
+    target.mkdir()
+    with opened(tmp_path, archive([Member(f"{n}", CONTENT) for n in range(10)])) as fd:
+        plan = plan_extraction(fd, Limits())
+
+        with pytest.raises(ArchiveRefusedError) as refused:
+            extract_members(fd, plan, target, Limits(max_archive_bytes=3 * len(CONTENT)))
+
+    assert "ARCHIVE_TOO_LARGE" == refused.value.reason_code
+    assert sum(path.stat().st_size for path in target.iterdir()) <= 3 * len(CONTENT)
+
+
+def test_stops_when_asked(tmp_path):
+    """
+    A request to stop ends the writing between two groups, as a transient error.
+    """
+    target = tmp_path / "target"
+    target.mkdir()
+    answers = iter([False, True])
+
+    with pytest.raises(RetryableError) as stopped, opened(tmp_path, MANY) as fd:
+        extract_members(fd, plan_extraction(fd, Limits()), target, Limits(), should_stop=lambda: next(answers))
+
+    assert "STOPPED" == stopped.value.reason_code
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_everything_is_durable_at_the_end(unpack, monkeypatch, count):
+    """
+    Few files are synced one by one and many by one call, and folders with them, before the account is given.
+    """
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(str(Path(f"/proc/self/fd/{handle}").readlink())))
+    monkeypatch.setattr(writing_module, "_sync_filesystem", synced.append)
+
+    extraction, target = unpack(archive([f"docs/{n}" for n in range(count)]))
+
+    assert isinstance(extraction, Extraction)
+    if count > writing_module.FEW_FILES:
+        assert 1 == len(synced)
+    else:
+        assert {str(target), str(target / "docs"), *(str(target / "docs" / str(n)) for n in range(count))} == set(
+            synced
+        )
+
+
+def test_file_system_is_really_synced(tmp_path):
+    """
+    The one call for everything works on this machine's file system.
+    """
+    handle = os.open(tmp_path, os.O_RDONLY)
+
+    writing_module._sync_filesystem(handle)
+
+    os.close(handle)
+
+
+def test_more_folders_than_handles_are_written(unpack):
+    """
+    However many folders take turns, few handles are kept open, and each member ends in its own.
+    """
+    members = [Member(f"a/b-{n % 90}/c/{n}", b"%d" % n) for n in range(300)]
+
+    _, target = unpack(archive(members))
+
+    assert {f"a/b-{n % 90}/c/{n}": b"%d" % n for n in range(300)} == {
+        path: content for path, content in tree(target).items() if content is not None
+    }
+
+
+def test_zlib_takes_over_where_isal_is_missing(tmp_path):
+    """
+    Without isal's wheel the standard library inflates, with the same results and the same refusals.
+    """
+    script = (
+        "import sys; sys.modules['isal'] = None\n"
+        "from inbox.archives import decoding\n"
+        "from inbox.core.errors import ArchiveRefusedError\n"
+        "from zips import DEFLATED, pack\n"
+        "content = bytes(range(256)) * 9000\n"
+        "packed = pack(content, DEFLATED)\n"
+        "assert decoding._Inflate is decoding._ZlibInflate\n"
+        "assert content == decoding.decode_whole(packed, len(content), DEFLATED, 'a')\n"
+        "for size, data in ((len(content) - 1, packed), (len(content) + 1, packed), (len(content), packed[:-9])):\n"
+        "    try:\n"
+        "        decoding.decode_whole(data, size, DEFLATED, 'a')\n"
+        "    except ArchiveRefusedError:\n"
+        "        continue\n"
+        "    raise SystemExit('taken')\n"
+    )
+    tests = Path(__file__).parent.parent
+
+    done = subprocess.run([sys.executable, "-c", script], cwd=tests, capture_output=True, text=True, check=False)
+
+    assert (0, "") == (done.returncode, done.stderr)
