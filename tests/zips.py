@@ -6,10 +6,12 @@ A test says what it wants to be different; everything else is as an honest write
 
 import bz2
 import lzma
+import os
 import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 STORED, DEFLATED, BZIP2, LZMA, XZ = 0, 8, 12, 14, 95
@@ -197,3 +199,26 @@ def descriptor_of(member: Member, *, signature: bool = True, wide: bool = False)
 
 def told(override: int | None, otherwise: int) -> int:
     return otherwise if override is None else override
+
+
+class opened:  # noqa: N801 - reads as the function it is
+    """The bytes as an open file."""
+
+    def __init__(self, folder: Path, data: bytes):
+        path = folder / "archive.zip"
+        path.write_bytes(data)
+        self.fd = os.open(path, os.O_RDONLY)
+
+    def __enter__(self) -> int:
+        return self.fd
+
+    def __exit__(self, *_):
+        os.close(self.fd)
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Return everything below a folder: content by path, None for a folder."""
+    return {
+        str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+    }

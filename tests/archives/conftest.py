@@ -1,9 +1,7 @@
 """What the tests of the archive reader share: an archive's bytes as an open file, judged and unpacked."""
 
-import os
-from pathlib import Path
-
 import pytest
+from zips import opened
 
 from inbox.archives import Limits, check_complete, extract_members, plan_extraction
 
@@ -34,26 +32,3 @@ def judge(tmp_path):
             return check_complete(fd)
 
     return run
-
-
-class opened:  # noqa: N801 - reads as the function it is
-    """The bytes as an open file."""
-
-    def __init__(self, folder: Path, data: bytes):
-        path = folder / "archive.zip"
-        path.write_bytes(data)
-        self.fd = os.open(path, os.O_RDONLY)
-
-    def __enter__(self) -> int:
-        return self.fd
-
-    def __exit__(self, *_):
-        os.close(self.fd)
-
-
-def tree(folder: Path) -> dict[str, bytes | None]:
-    """Return everything below a folder: content by path, None for a folder."""
-    return {
-        str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-    }

@@ -10,7 +10,6 @@ import zlib
 from shutil import which
 
 import pytest
-from conftest import tree
 from zips import (
     BZIP2,
     DEFLATED,
@@ -26,6 +25,7 @@ from zips import (
     archive,
     descriptor_of,
     extra_field,
+    tree,
     unicode_path,
 )
 

@@ -13,6 +13,7 @@ from zips import BZIP2, DEFLATED, DESCRIPTOR_FLAG, LINK, LZMA, STORED, XZ, Membe
 from inbox.archives import Limits, check_complete, extract_members, plan_extraction
 from inbox.core.errors import ArchiveRefusedError, NotSettledError
 
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # hundreds of examples, each synced to its disk
 NARROW = Limits(max_archive_bytes=200_000, max_member_bytes=100_000, max_members=50)
 
 parts = st.text("abcxyzäß日 .-_", min_size=1, max_size=8).filter(
@@ -82,7 +83,7 @@ def test_no_damage_escapes(data):
     """
     A damaged archive is refused under a code, awaited, or unpacked within its target and its limits: nothing else.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         base = Path(folder)
         (base / "target").mkdir()
         (base / "archive.zip").write_bytes(data)
@@ -107,7 +108,7 @@ def test_no_damage_escapes(data):
 
 
 def unpacked(data: bytes, limits: Limits) -> dict[str, bytes]:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         target = Path(folder) / "target"
         target.mkdir()
         path = Path(folder) / "archive.zip"

@@ -9,8 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import opened, tree
-from zips import STORED, Member, archive
+from zips import STORED, Member, archive, opened, tree
 
 from inbox.archives import Limits, extract_members, plan_extraction
 from inbox.archives import writing as writing_module
@@ -231,7 +230,7 @@ def test_more_folders_than_handles_are_written(unpack):
     }
 
 
-def test_zlib_takes_over_where_isal_is_missing(tmp_path):
+def test_zlib_takes_over_where_isal_is_missing():
     """
     Without isal's wheel the standard library inflates, with the same results and the same refusals.
     """

@@ -1,0 +1,161 @@
+"""Extracting: room first, then a staging folder, then one rename; whatever fails leaves nothing half-published."""
+
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from zips import Member, archive, tree
+
+from inbox.archives import Limits
+from inbox.core.errors import ArchiveRefusedError, LeaseLostError, NotSettledError, RetryableError, StorageError
+from inbox.domain import BatchLease
+from inbox.pipeline import extracting
+from inbox.pipeline.extracting import clear_staging, extract, require_room
+from inbox.utils.drops import look_at, opened
+from inbox.utils.volume import Volume
+
+LEASE = BatchLease(batch_id="b" * 64, token="t" * 32, attempt=1, drop_name="drop.zip")
+GOOD = archive(["a.txt", "docs/b.txt"])
+
+
+@pytest.fixture
+def volume(storage):
+    volume = Volume.at(storage)
+    volume.make()
+    return volume
+
+
+def extract_bytes(volume: Volume, data: bytes, **options):
+    path = volume.uploads / "drop.zip"
+    path.write_bytes(data)
+    drop = look_at(path)
+    settings = {"should_stop": lambda: False, "still_held": lambda: True} | options
+    with opened(drop) as fd:
+        return extract(fd, drop, LEASE, volume, Limits(), **settings)
+
+
+def test_archive_is_published_as_a_whole(volume):
+    """
+    The members lie in the batch's own folder, and the staging folder is gone.
+    """
+    extraction = extract_bytes(volume, GOOD)
+
+    assert 2 == extraction.members
+    assert {"a.txt": b"content", "docs": None, "docs/b.txt": b"content"} == tree(volume.published(LEASE.batch_id))
+    assert [] == list(volume.staging.iterdir())
+
+
+def test_rest_of_a_dead_attempt_is_replaced(volume):
+    """
+    A folder that an earlier attempt published before it died gives way as a whole.
+    """
+    old = volume.published(LEASE.batch_id)
+    old.mkdir()
+    (old / "left over").write_text("from an attempt that died")
+
+    extract_bytes(volume, GOOD)
+
+    assert {"a.txt", "docs", "docs/b.txt"} == tree(old).keys()
+    assert [] == list(volume.staging.iterdir())
+
+
+def test_refused_archive_publishes_nothing(volume):
+    """
+    An archive that turns out damaged half-way leaves no folder.
+    """
+    with pytest.raises(ArchiveRefusedError):
+        extract_bytes(volume, archive(["a.txt", Member("b.txt", crc=1)]))
+
+    assert [volume.staging] == list(volume.extracted.iterdir())
+    assert [] == list(volume.staging.iterdir())
+
+
+def test_lost_lease_publishes_nothing(volume):
+    """
+    Whoever lost the batch to another worker does not publish over it.
+    """
+    with pytest.raises(LeaseLostError):
+        extract_bytes(volume, GOOD, still_held=lambda: False)
+
+    assert not volume.published(LEASE.batch_id).exists()
+    assert [] == list(volume.staging.iterdir())
+
+
+def test_drop_that_changes_meanwhile_is_not_published(volume):
+    """
+    A drop that was touched while it was unpacked goes back to settling.
+    """
+
+    def touch() -> bool:
+        os.utime(volume.uploads / "drop.zip", ns=(1, 1))
+        return False
+
+    with pytest.raises(NotSettledError):
+        extract_bytes(volume, GOOD, should_stop=touch)
+
+    assert not volume.published(LEASE.batch_id).exists()
+
+
+def test_stopping_leaves_nothing(volume):
+    """
+    A service that is asked to stop gives up the extraction and clears it away.
+    """
+    with pytest.raises(RetryableError, match="stop"):
+        extract_bytes(volume, GOOD, should_stop=lambda: True)
+
+    assert [] == list(volume.staging.iterdir())
+
+
+def test_archive_that_does_not_fit_waits(volume, monkeypatch):
+    """
+    Room is looked for before the first byte, for what the archive unpacks to and some more.
+    """
+    usage = SimpleNamespace(free=extracting.HEADROOM_BYTES + 1)
+    monkeypatch.setattr(extracting.shutil, "disk_usage", lambda _: usage)
+
+    with pytest.raises(StorageError) as waiting:
+        extract_bytes(volume, GOOD)
+    require_room(volume.extracted, 1)
+
+    assert "DISK_FULL" == waiting.value.reason_code
+    assert [] == list(volume.staging.iterdir())
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_trouble_with_the_volume_waits(volume, monkeypatch, code):
+    """
+    A full, read-only or failing volume is no fault of the archive.
+    """
+
+    def fail(*_arguments, **_options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "write", fail)
+
+    with pytest.raises(StorageError):
+        extract_bytes(volume, GOOD)
+
+    monkeypatch.undo()
+    assert [] == list(volume.staging.iterdir())
+
+
+def test_only_dead_staging_is_cleared(volume):
+    """
+    Staging folders whose lease is gone are removed; the others, and what is no staging folder, stay.
+    """
+    for name in (f"batch.{'a' * 32}", f"batch.{'b' * 32}", f"batch.{'a' * 32}.old", "note"):
+        (volume.staging / name / "deep").mkdir(parents=True)
+
+    cleared = clear_staging(volume, lambda: {"b" * 32})
+
+    assert 2 == cleared
+    assert {f"batch.{'b' * 32}", "note"} == {path.name for path in volume.staging.iterdir()}
+
+
+def test_missing_staging_is_nothing_to_clear(tmp_path):
+    """
+    A volume that has no staging folder yet has nothing to clear.
+    """
+    assert 0 == clear_staging(Volume.at(Path(tmp_path)), set)
