@@ -31,15 +31,16 @@ class FileRow(Protocol):
     def processing_started_at(self) -> datetime | None: ...
 
 
-Row = TypeVar("Row", covariant=True)
+Row_co = TypeVar("Row_co", covariant=True)
+Row = TypeVar("Row")
 
 
-class FileStore(Protocol[Row]):
+class FileStore(Protocol[Row_co]):
     """Where rows are kept."""
 
     def get_or_create_file_extraction(
         self, doc_id: str, defaults: Mapping[str, Any], *, session: Any = None
-    ) -> tuple[Row, bool]: ...
+    ) -> tuple[Row_co, bool]: ...
 
     def get_or_create_file_extractions(self, rows: Sequence[Mapping[str, Any]], *, session: Any = None) -> set[str]: ...
 

@@ -230,7 +230,7 @@ def visible(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
-def tidy(value: object, depth: int = 0) -> Any:  # noqa: ANN401 - whatever JSON can say
+def tidy(value: object, depth: int = 0) -> Any:
     """Return `value` as something JSON can always say: string keys, no lone surrogates, secrets masked, finite."""
     if value is None or isinstance(value, bool):
         return value

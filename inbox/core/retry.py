@@ -9,7 +9,7 @@ jitter before the first repetition. The arithmetic is pure: chance comes in as a
 import itertools
 import random
 from collections.abc import Callable, Generator
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeVar
 
 import backoff
 
@@ -87,12 +87,12 @@ def retry_with_backoff(
             base=base_delay,
             max_delay=max_delay,
         )
-        return cast("Callable[P, T]", retrying(function))
+        return retrying(function)
 
     return decorate
 
 
-def _schedule(base: float, max_delay: float) -> Generator[float, Exception, None]:
+def _schedule(base: float, max_delay: float) -> Generator[float, Any, None]:
     """Answer each error that `backoff` sends in with the seconds to wait; its first, empty send only primes us."""
     wait = 0.0
     for attempt in itertools.count(1):

@@ -72,7 +72,7 @@ class Volume:
 
 
 def storable(name: str) -> str:
-    """Return a file name as text that any database and JSON can hold: bytes that are no UTF-8 show as `\\xNN`."""
+    r"""Return a file name as text that any database and JSON can hold: bytes that are no UTF-8 show as `\xNN`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

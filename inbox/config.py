@@ -1,0 +1,288 @@
+"""
+The settings: read once from the environment and `.env`, checked as a whole, printed redacted.
+
+Only the composition root sees `Config`; stages receive the plain values they need.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from inbox.core.errors import ConfigurationError, UnsafePathError
+from inbox.utils.filesystem import resolve_storage_path
+
+GIB: Final = 1024**3
+MIB: Final = 1024**2
+EMBEDDED_DATABASE: Final = ".inbox/inbox.db"
+SECRET_SUFFIX: Final = "_FILE"  # noqa: S105 - the suffix of a variable's name
+POSTGRESQL_DRIVER: Final = "postgresql+psycopg2"
+
+_SECRET_FIELDS: Final = frozenset({"database_url", "database_password", "handler_url"})
+
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+def default_worker_processes() -> int:
+    """Return the number of cores this process may use."""
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+class Config(BaseSettings):
+    """
+    The settings of one inbox. Each field is read from the environment variable of its name in upper case.
+
+    Construction checks every value by itself and raises pydantic's ValidationError (`load_config` turns that into a
+    ConfigurationError that names every problem); `validate()` checks what needs a look at the machine.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        str_strip_whitespace=True,
+    )
+
+    database_url: str = Field("", repr=False, description="Database; empty means the embedded SQLite file.")
+    database_host: str = Field("", description="Database server, when no `DATABASE_URL` is given.")
+    database_port: int = Field(5432, ge=1, le=65535, description="Its port.")
+    database_user: str = Field("", description="User there.")
+    database_password: str = Field("", repr=False, description="Password there; `DATABASE_PASSWORD_FILE` names a file.")
+    database_name: str = Field("inbox", description="Database there.")
+    database_max_connections: int = Field(10, ge=1, le=1000, description="Pool size of one process.")
+    database_timeout: Seconds = Field(30.0, description="Seconds to wait for a connection or a lock.")
+    database_migrate: bool = Field(default=True, description="Bring the schema up to date at start.")
+
+    storage_base_path: Path = Field(Path("/shared"), description="The shared volume.")
+    storage_uploads_dir: FolderName = Field("uploads", description="Where drops arrive, below the base.")
+    storage_extracted_dir: FolderName = Field("extracted", description="Where archives are unpacked, below the base.")
+
+    settle_seconds: Seconds | None = Field(
+        default=None, description="Quiet time before a drop is judged; 2 local, 5 network."
+    )
+    scan_interval_seconds: Seconds | None = Field(
+        default=None, description="Between full scans of the uploads; 15 local, 5 network."
+    )
+    damaged_grace_seconds: Seconds = Field(
+        10.0, description="A damaged drop younger than this may still be being written and waits."
+    )
+
+    max_archive_bytes: int = Field(10 * GIB, ge=1, description="Bytes written for one archive.")
+    max_member_bytes: int = Field(2 * GIB, ge=1, description="Bytes written for one member.")
+    max_members: int = Field(200_000, ge=1, description="Members of one archive.")
+    max_compression_ratio: float = Field(
+        200, gt=1, description="Bytes written against bytes of the archive, once 256 MiB have been written."
+    )
+
+    worker_processes: int = Field(
+        default_factory=default_worker_processes, ge=1, le=1024, description="Handler processes; default: cores."
+    )
+    file_processing_timeout: Seconds = Field(300.0, description="Seconds for one attempt on one file.")
+    batch_processing_timeout: Seconds = Field(1800.0, description="Seconds for one run over a batch.")
+    lease_seconds: Annotated[float, Field(ge=1)] = Field(60.0, description="Life of a claim without heartbeat.")
+    max_retry_attempts: int = Field(3, ge=1, le=100, description="Attempts on one file, the first included.")
+    retry_base_delay_seconds: Annotated[float, Field(ge=0)] = Field(2.0, description="Base of the backoff schedule.")
+    shutdown_grace_seconds: Seconds = Field(25.0, description="From SIGTERM to the end; work in hand may finish.")
+
+    handlers: Annotated[tuple[str, ...], NoDecode] = Field((), description="Python modules with handlers, by comma.")
+    handler_url: str = Field("", repr=False, description="HTTP handler: every file is POSTed there.")
+    unreadable_files: Literal["metadata", "skip"] = Field(
+        "metadata", description="A type nobody can read: `metadata` ends as success, `skip` as skipped."
+    )
+    max_text_chars: int = Field(1_000_000, ge=0, description="Characters of extracted text kept per file.")
+    after_success: Literal["move", "delete", "keep"] = Field(
+        "move", description="The archive of a completed batch: to `processed/`, deleted, or left."
+    )
+
+    http_host: str = Field("127.0.0.1", description="Where probes are served.")
+    http_port: int = Field(8080, ge=0, le=65535, description="And on which port; 0 switches it off.")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field("INFO", description="Least level.")
+    log_format: Literal["json", "text"] = Field("json", description="Lines for programs, or for people.")
+    log_file_path: Path | None = Field(
+        default=None, description="Rotating log file; default `logs/worker.log` below the base; `-` for none."
+    )
+
+    @field_validator("handlers", mode="before")
+    @classmethod
+    def _split_handlers(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name for name in (part.strip() for part in value.split(",")) if name)
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("log_format", "unreadable_files", "after_success", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("handler_url")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secret_files(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name in ("database_password", "database_url"):
+            path = os.environ.get(f"{name}{SECRET_SUFFIX}".upper(), "")
+            if not path or values.get(name):
+                continue
+            try:
+                values[name] = Path(path).read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "not text"
+                raise ValueError(f"{name.upper()}_FILE: cannot read {path}: {reason}; mount the secret there") from None
+        return values
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        base = self.storage_base_path.expanduser().absolute()
+        set_ = object.__setattr__  # frozen, and still being made
+        set_(self, "storage_base_path", base)
+        set_(self, "database_url", str_url(self._database_url()))
+        if self.log_file_path is None:
+            set_(self, "log_file_path", base / "logs" / "worker.log")
+        elif str(self.log_file_path) == "-":
+            set_(self, "log_file_path", None)
+        if self.storage_uploads_dir == self.storage_extracted_dir:
+            raise ValueError("STORAGE_UPLOADS_DIR and STORAGE_EXTRACTED_DIR must differ")
+        return self
+
+    def _database_url(self) -> URL:
+        if self.database_url:
+            return build_database_url(self.database_url)
+        if self.database_host:
+            return URL.create(
+                POSTGRESQL_DRIVER,
+                self.database_user or None,
+                self.database_password or None,
+                self.database_host,
+                self.database_port,
+                self.database_name,
+            )
+        path = self.storage_base_path.expanduser().absolute() / EMBEDDED_DATABASE
+        return URL.create("sqlite", database=str(path))
+
+    def get_storage_path(self, subdir: str) -> str:
+        """Return the absolute path of `subdir` below the storage base. Raises UnsafePathError if it would leave it."""
+        return resolve_storage_path(subdir, base_path=str(self.storage_base_path))
+
+    def validate(self) -> None:  # type: ignore[override] # the name is the contract; pydantic's is a deprecated relic
+        """
+        Check what construction alone cannot: folders, one file system, a usable database URL.
+
+        Raises ConfigurationError that names every problem at once, each with its mend. Creates missing folders.
+        """
+        problems = [*self._storage_problems(), *self._database_problems()]
+        if problems:
+            raise ConfigurationError("the settings cannot work as they are", problems=tuple(problems))
+
+    def _storage_problems(self) -> list[str]:
+        problems: list[str] = []
+        devices: dict[str, int] = {}
+        for name in (self.storage_uploads_dir, self.storage_extracted_dir, "processed", "quarantine", "receipts"):
+            try:
+                folder = Path(self.get_storage_path(name))
+                folder.mkdir(parents=True, exist_ok=True)
+                devices[name] = folder.stat().st_dev
+            except UnsafePathError as error:
+                problems.append(str(error))
+                continue
+            except OSError as error:
+                problems.append(
+                    f"STORAGE_BASE_PATH: cannot make {name}/ below {self.storage_base_path}: {error.strerror}; "
+                    "mount a writable volume there or set STORAGE_BASE_PATH to a folder you own"
+                )
+                continue
+            if not os.access(folder, os.W_OK | os.X_OK):
+                problems.append(f"{folder} is not writable by uid {os.geteuid()}; chown it, or run as its owner")
+        extracted = devices.get(self.storage_extracted_dir)
+        problems.extend(
+            f"{name}/ and {self.storage_extracted_dir}/ lie on different file systems; "
+            "mount one volume at STORAGE_BASE_PATH, so that a move is one rename"
+            for name, device in devices.items()
+            if extracted is not None and device != extracted
+        )
+        return problems
+
+    def _database_problems(self) -> list[str]:
+        url = make_url(self.database_url)
+        if url.get_backend_name() == "postgresql" and not url.database:
+            return ["DATABASE_URL names no database; end it with /NAME"]
+        if url.get_backend_name() == "sqlite" and (url.database in {None, "", ":memory:"}):
+            return ["DATABASE_URL: SQLite in memory forgets everything; name a file: sqlite:////folder/inbox.db"]
+        return []
+
+    def redacted(self) -> dict[str, Any]:
+        """Return every setting by its environment name, secrets masked, for people and programs to read."""
+        shown: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name in _SECRET_FIELDS and value:
+                value = redact_url(value) if "url" in name else "***"
+            if isinstance(value, Path):
+                value = str(value)
+            shown[name.upper()] = list(value) if isinstance(value, tuple) else value
+        return shown
+
+
+def build_database_url(text: str) -> URL:
+    """
+    Return the URL with the driver that is installed: plain `postgresql://` and `postgres://` both mean psycopg2.
+
+    Raises ValueError for what is no database URL, or names a database inbox does not speak. Never repeats the text,
+    since it may hold a password.
+    """
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise ValueError(
+            "DATABASE_URL is not a URL; write postgresql://user:password@host:5432/name or sqlite:////path/inbox.db"
+        ) from None
+    if url.drivername in {"postgres", "postgresql"}:
+        return url.set(drivername=POSTGRESQL_DRIVER)
+    if url.drivername in {POSTGRESQL_DRIVER, "sqlite", "sqlite+pysqlite"}:
+        return url
+    raise ValueError(f"DATABASE_URL: inbox speaks postgresql and sqlite, not {url.drivername}")
+
+
+def str_url(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def redact_url(text: str) -> str:
+    """Return a URL with its password masked; anything unreadable is masked whole."""
+    try:
+        return make_url(text).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        return "***"
+
+
+def load_config(**overrides: Any) -> Config:
+    """Return the settings, or raise ConfigurationError that names every bad value by its environment variable."""
+    try:
+        return Config(**overrides)
+    except ValidationError as error:
+        problems = tuple(_explain(item) for item in error.errors(include_input=False, include_url=False))
+        raise ConfigurationError("some settings are not usable", problems=problems) from None
+
+
+def _explain(item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"]).upper()
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message}" if name and not message.startswith(name) else message
