@@ -1,0 +1,289 @@
+"""Files on their way: claimed in pages, recorded in groups, given back, taken over."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import and_, bindparam, case, select, update
+from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.orm import Session
+
+from inbox.database.leasing import drop_leases, new_token, open_lease
+from inbox.database.models import FILES, FileExtraction
+from inbox.database.pages import as_json, as_recordset, column_of, is_postgresql
+from inbox.domain import ClaimedFile, Outcome
+from inbox.lifecycle import CLAIMABLE_FILE_STATES, LEASED_FILE_STATES, FileState
+
+_CLAIMED: Final = (
+    FileExtraction.doc_id,
+    FileExtraction.batch_id,
+    FileExtraction.run_id,
+    FileExtraction.file_path,
+    FileExtraction.file_name,
+    FileExtraction.member_path,
+    FileExtraction.size_bytes,
+    FileExtraction.content_sha256,
+    FileExtraction.retry_count,
+)
+
+_unfinished = FileExtraction.processing_completed_at.is_(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Claimed files under one lease."""
+
+    token: str
+    files: tuple[ClaimedFile, ...]
+
+
+def claim_files(
+    owner: str,
+    *,
+    limit: int,
+    now: datetime,
+    life: timedelta,
+    session: Session,
+    finished_tokens: Collection[str] = (),
+) -> Page:
+    """
+    Claim up to `limit` due files for `owner` under one new lease, oldest due first, and count the attempt of each.
+
+    On PostgreSQL rows that others are claiming are passed over (SKIP LOCKED); SQLite's one writer excludes others
+    anyway. `finished_tokens` are leases of earlier pages, whose every outcome is recorded: they end here.
+    """
+    drop_leases(finished_tokens, session=session)
+    token = new_token()
+    due = (
+        select(FileExtraction.id)
+        .where(_unfinished, FileExtraction.status.in_(CLAIMABLE_FILE_STATES), FileExtraction.due_at <= now)
+        .order_by(FileExtraction.due_at, FileExtraction.position)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    statement = (
+        update(FileExtraction)
+        .where(FileExtraction.id.in_(select(due.c.id)))
+        .values(
+            status=FileState.PROCESSING,
+            lease_token=token,
+            processing_started_at=now,
+            retry_count=FileExtraction.retry_count + counts_as_retry(),
+        )
+        .returning(*_CLAIMED, FileExtraction.position)
+        .execution_options(synchronize_session=False)
+    )
+    rows = session.execute(statement).all()
+    if not rows:
+        return Page(token, ())
+    open_lease(owner, now=now, life=life, session=session, token=token)
+    rows = sorted(rows, key=lambda row: (row.batch_id, row.position))
+    return Page(token, tuple(_claimed(row, token) for row in rows))
+
+
+def record_outcomes(outcomes: Sequence[Outcome], *, session: Session) -> set[str]:
+    """
+    Write a group of outcomes and return the doc_ids whose outcome counts.
+
+    An outcome counts only while its row is still in processing under the outcome's own token; a missing doc_id means
+    that the lease was lost. When the database refuses the group because of one value, the group is halved until that
+    file alone pays: it fails as PERMANENT with the database's reason.
+    """
+    if not outcomes:
+        return set()
+    write = _update_from_recordset if is_postgresql(session) else _update_each
+    try:
+        with session.begin_nested():
+            return write([_values(outcome) for outcome in outcomes], session)
+    except (DataError, ValueError) as error:
+        return _record_without_the_poison(outcomes, error, session)
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) in _VALUE_REFUSED:
+            return _record_without_the_poison(outcomes, error, session)
+        raise
+
+
+_VALUE_REFUSED: Final = frozenset({"54000", "54001", "22P05", "22P02"})  # limits, untranslatable or invalid text
+
+
+def _record_without_the_poison(outcomes: Sequence[Outcome], error: Exception, session: Session) -> set[str]:
+    if len(outcomes) > 1:
+        middle = len(outcomes) // 2
+        return record_outcomes(outcomes[:middle], session=session) | record_outcomes(outcomes[middle:], session=session)
+    (poisoned,) = outcomes
+    reason = " ".join(str(getattr(error, "orig", None) or error).split())[:500]
+    plain = Outcome(
+        doc_id=poisoned.doc_id,
+        token=poisoned.token,
+        state=FileState.FAILED,
+        finished_at=poisoned.finished_at,
+        duration_ms=poisoned.duration_ms,
+        error_type="PERMANENT",
+        error_message=f"the database cannot store this result: {reason}".replace("\0", ""),
+    )
+    write = _update_from_recordset if is_postgresql(session) else _update_each
+    return write([_values(plain)], session)
+
+
+def release_files(token: str, *, session: Session, except_doc_ids: Collection[str] = ()) -> int:
+    """Give back, uncounted, every file still in processing under `token`; returns how many."""
+    statement = (
+        update(FileExtraction)
+        .where(_held(token), FileExtraction.doc_id.not_in(except_doc_ids))
+        .values(
+            status=case((FileExtraction.retry_count > 0, FileState.RETRYING), else_=FileState.PENDING),
+            retry_count=case((FileExtraction.retry_count > 0, FileExtraction.retry_count - 1), else_=0),
+            lease_token=None,
+            processing_started_at=None,
+        )
+        .returning(FileExtraction.doc_id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(session.execute(statement).all())
+
+
+def find_held_files(token: str | None, *, session: Session) -> list[FileExtraction]:
+    """Return the files in processing under `token` (a page at most); None finds those started without a lease."""
+    return list(session.scalars(select(FileExtraction).where(_held(token))))
+
+
+def claimed_of(file: FileExtraction) -> ClaimedFile:
+    """Return a row in processing as what its holder had in hand."""
+    return ClaimedFile(
+        doc_id=file.doc_id,
+        batch_id=file.batch_id,
+        run_id=file.run_id,
+        file_path=file.file_path,
+        file_name=file.file_name,
+        member_path=file.member_path,
+        size_bytes=file.size_bytes,
+        sha256=file.content_sha256 or "",
+        attempt=file.retry_count + 1,
+        token=file.lease_token or "",
+    )
+
+
+def next_due_at(*, session: Session) -> datetime | None:
+    """Return when the next waiting file is due, or None when none waits."""
+    query = (
+        select(FileExtraction.due_at)
+        .where(_unfinished, FileExtraction.status.in_(CLAIMABLE_FILE_STATES))
+        .order_by(FileExtraction.due_at)
+        .limit(1)
+    )
+    return session.scalars(query).one_or_none()
+
+
+def fail_unfinished_files(batch_id: str, *, error_type: str, message: str, now: datetime, session: Session) -> int:
+    """End every unfinished file of a batch that ran out of its time; outcomes still under way no longer count."""
+    statement = (
+        update(FileExtraction)
+        .where(_unfinished, FileExtraction.batch_id == batch_id)
+        .values(
+            status=FileState.FAILED,
+            lease_token=None,
+            processing_completed_at=now,
+            error_type=error_type,
+            error_message=message,
+        )
+        .returning(FileExtraction.doc_id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(session.execute(statement).all())
+
+
+def counts_as_retry() -> Any:
+    """An attempt is counted when it begins: the first is no retry, every later one is."""
+    return case((FileExtraction.status == FileState.RETRYING, 1), else_=0)
+
+
+def _held(token: str | None) -> Any:
+    return and_(
+        _unfinished,
+        FileExtraction.status.in_(LEASED_FILE_STATES),
+        FileExtraction.lease_token.is_not_distinct_from(token),
+    )
+
+
+def _claimed(row: Any, token: str) -> ClaimedFile:
+    return ClaimedFile(
+        doc_id=row.doc_id,
+        batch_id=row.batch_id,
+        run_id=row.run_id,
+        file_path=row.file_path,
+        file_name=row.file_name,
+        member_path=row.member_path,
+        size_bytes=row.size_bytes,
+        sha256=row.content_sha256 or "",
+        attempt=row.retry_count + 1,
+        token=token,
+    )
+
+
+_WRITTEN: Final = (
+    FileExtraction.status,
+    FileExtraction.raw_extraction,
+    FileExtraction.processing_completed_at,
+    FileExtraction.processing_duration_ms,
+    FileExtraction.due_at,
+    FileExtraction.error_type,
+    FileExtraction.error_message,
+    FileExtraction.skip_reason,
+)
+_KEYS: Final = (FileExtraction.doc_id, FileExtraction.lease_token)
+
+
+def _values(outcome: Outcome) -> dict[str, Any]:
+    retrying = outcome.state is FileState.RETRYING
+    return {
+        "doc_id": outcome.doc_id,
+        "lease_token": outcome.token,
+        "status": outcome.state,
+        "raw_extraction": outcome.result,
+        "processing_completed_at": None if retrying else outcome.finished_at,
+        "processing_duration_ms": outcome.duration_ms,
+        "due_at": outcome.due_at or outcome.finished_at,
+        "error_type": outcome.error_type,
+        "error_message": outcome.error_message,
+        "skip_reason": outcome.skip_reason,
+    }
+
+
+def _update_from_recordset(rows: Sequence[dict[str, Any]], session: Session) -> set[str]:
+    source = as_recordset([*_KEYS, *_WRITTEN])
+    statement = (
+        update(FILES)
+        .where(
+            FILES.c.doc_id == source.c.doc_id,
+            FILES.c.lease_token.is_not_distinct_from(source.c.lease_token),
+            FILES.c.status.in_(LEASED_FILE_STATES),
+        )
+        .values({item.key: column_of(source, item) for item in _WRITTEN} | {"lease_token": None})
+        .returning(FILES.c.doc_id)
+    )
+    return set(session.connection().scalars(statement, {"rows": as_json(rows)}))
+
+
+def _update_each(rows: Sequence[dict[str, Any]], session: Session) -> set[str]:
+    """SQLite: one prepared statement over the group; within its writing transaction, looking first is atomic."""
+    tokens = {row["doc_id"]: row["lease_token"] for row in rows}
+    query = select(FileExtraction.doc_id, FileExtraction.lease_token).where(
+        FileExtraction.doc_id.in_(tokens), FileExtraction.status.in_(LEASED_FILE_STATES)
+    )
+    held = {doc_id for doc_id, token in session.execute(query) if token == tokens[doc_id]}
+    statement = (
+        update(FILES)
+        .where(FILES.c.doc_id == bindparam("key"))
+        .values({item.key: bindparam(f"new_{item.key}", type_=FILES.c[item.key].type) for item in _WRITTEN})
+        .values(lease_token=None)
+    )
+    written = [
+        {"key": row["doc_id"]} | {f"new_{item.key}": row[item.key] for item in _WRITTEN}
+        for row in rows
+        if row["doc_id"] in held
+    ]
+    if written:
+        session.connection().execute(statement, written)
+    return held
