@@ -1,0 +1,1 @@
+"""The code that does something with a file."""
