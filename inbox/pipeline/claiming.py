@@ -1,0 +1,125 @@
+"""
+Claiming: one holder per drop, by a file lock on the volume, and one per batch, by a lease in the database.
+
+The file lock keeps two services on one volume from reading the same drop twice; the lease is what counts, since locks
+do not reach every client of a network file system, and die with the database's view of the world unchanged.
+"""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from inbox.core.errors import RetryableError, StorageError
+from inbox.database import batches
+from inbox.database.batches import BatchRecord
+from inbox.database.connection import Sessions
+from inbox.database.operations import is_batch_already_processed
+from inbox.domain import BatchLease, Drop
+from inbox.lifecycle import BatchState
+from inbox.utils.clock import Clock
+
+_CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The batch is ours to extract."""
+
+    lease: BatchLease
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """This content was taken before; `batch` is what became of it."""
+
+    batch: BatchRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """The batch of this very drop is somebody's business already, or not due yet."""
+
+    batch: BatchRecord
+
+
+Claim = Claimed | Recognised | Underway
+
+
+@contextmanager
+def locked(folder: Path, name: str) -> Iterator[bool]:
+    """
+    Hold the file lock of this name for the block if nobody else does; yields whether we hold it.
+
+    The lock file is removed while it is held: whoever waits on the removed one notices that it has no name any more.
+    """
+    path = folder / f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.lock"
+    lock = FileLock(path, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    except OSError as error:
+        raise StorageError(f"the lock cannot be taken: {error.strerror}", subject=str(path)) from error
+    try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def identify(fd: int, *, should_stop: Callable[[], bool]) -> str:
+    """
+    Return the `batch_id` of an archive: SHA-256 of its bytes, 64 hexadecimal characters.
+
+    Raises RetryableError with reason code STOPPED when `should_stop` says so in between.
+    """
+    digest = hashlib.sha256()
+    offset = 0
+    while chunk := os.pread(fd, _CHUNK, offset):
+        digest.update(chunk)
+        offset += len(chunk)
+        if should_stop():
+            raise RetryableError("asked to stop", reason_code="STOPPED")
+    return digest.hexdigest()
+
+
+class Claimer:
+    """Gives the batch of a drop its row, and takes the lease on it."""
+
+    def __init__(self, sessions: Sessions, clock: Clock, *, owner: str, life: timedelta) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self.owner = owner
+        self._life = life
+
+    def claim(self, batch_id: str, drop: Drop, *, drop_name: str, zip_path: str) -> Claim:
+        """
+        Say what this content is to us: ours to extract now, known from before, or already under way.
+
+        `drop_name` and `zip_path` are the drop's name and place as the database keeps them.
+        """
+        now = self._clock.now()
+        stored = Drop(drop_name, drop.path, drop.identity, drop.changed_at)
+        with self._sessions.writing() as session:
+            record, created = batches.receive_batch(
+                batch_id, stored, zip_path, run_id=uuid.uuid4().hex, now=now, session=session
+            )
+            if not created and not record.is_of(stored):
+                adopted = record.state is BatchState.RECEIVED and batches.adopt_drop(
+                    batch_id, stored, zip_path, now=now, session=session
+                )
+                if not adopted:
+                    return Recognised(record)
+            elif is_batch_already_processed(batch_id, session=session):
+                return Recognised(record) if record.reported_at is not None else Underway(record)
+            lease = batches.lease_batch(batch_id, self.owner, now=now, life=self._life, session=session)
+        return Claimed(lease) if lease is not None else Underway(record)

@@ -1,0 +1,65 @@
+"""
+What each worker process has in hand, kept where it survives the process.
+
+A file on the volume, mapped into supervisor and workers: after SIGKILL of a worker the supervisor reads it, after
+SIGKILL of the whole service the next one on this machine does. One slot per worker: lease token, `doc_id`, and when
+the attempt began on the monotonic clock, which all processes of a boot share.
+"""
+
+import mmap
+import struct
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from inbox.domain import InHand
+
+_SLOT: Final = struct.Struct("<32s64sd")
+SLOT_BYTES: Final = 128
+
+
+class Slots:
+    """The slots of one service instance."""
+
+    def __init__(self, path: Path, *, count: int | None = None) -> None:
+        """Open the slot file; with `count`, make it anew with so many empty slots."""
+        if count is not None:
+            path.write_bytes(bytes(SLOT_BYTES * count))
+        with path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self._map) // SLOT_BYTES
+
+    def take(self, slot: int, token: str, doc_id: str, started_monotonic: float) -> None:
+        """Note that this worker begins an attempt now."""
+        _SLOT.pack_into(self._map, slot * SLOT_BYTES, token.encode(), doc_id.encode(), started_monotonic)
+
+    def put_down(self, slot: int) -> None:
+        """Note that this worker has nothing in hand."""
+        self._map[slot * SLOT_BYTES : slot * SLOT_BYTES + _SLOT.size] = bytes(_SLOT.size)
+
+    def read(self, slot: int) -> InHand | None:
+        """Return what this worker has in hand, or None."""
+        token, doc_id, started = _SLOT.unpack_from(self._map, slot * SLOT_BYTES)
+        if not doc_id.strip(b"\0"):
+            return None
+        return InHand(_text(token), _text(doc_id), started)
+
+    def read_all(self) -> list[InHand]:
+        return [hand for slot in range(len(self)) if (hand := self.read(slot)) is not None]
+
+    def close(self) -> None:
+        self._map.close()
+
+
+def _text(field: bytes) -> str:
+    return field.rstrip(b"\0").decode("ascii", "replace")

@@ -1,0 +1,233 @@
+"""
+The supervisor of the worker processes: starts them, wakes them, kills at the deadline, and answers for the dead.
+
+A file whose worker died or was killed is charged the attempt, alone; the rest of the page goes back uncounted.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Final, Protocol
+
+from inbox.core.errors import DatabaseUnavailableError, RetryableError, TimeoutError, WorkerError  # noqa: A004 - ours
+from inbox.core.retry import calculate_backoff
+from inbox.domain import InHand
+from inbox.events import Emit, WorkerDied
+from inbox.pipeline.dispatching.slots import Slots
+from inbox.pipeline.dispatching.worker import DRAIN, IDLE, READY, TROUBLE, WAKE
+from inbox.utils.clock import Clock
+
+_TICK_SECONDS: Final = 1.0
+_RESTART_BASE_SECONDS: Final = 0.5
+_RESTART_MAX_SECONDS: Final = 30.0
+
+
+class Spawn(Protocol):
+    """Starts a worker process for a slot, under an owner's name of its own."""
+
+    def __call__(self, slot: int, owner: str) -> tuple[BaseProcess, Connection]: ...
+
+
+class Settle(Protocol):
+    """Decides about everything a dead worker held: `in_hand` is charged with `error`, the rest given back."""
+
+    def __call__(self, owner: str, *, in_hand: Sequence[InHand], error: WorkerError) -> None: ...
+
+
+@dataclass(slots=True)
+class _Running:
+    slot: int
+    owner: str
+    process: BaseProcess
+    connection: Connection
+    ready: bool = False
+    idle: bool = False
+    troubled: bool = False
+    killed_for: InHand | None = None
+
+
+@dataclass(slots=True)
+class _Debt:
+    owner: str
+    in_hand: tuple[InHand, ...]
+    error: WorkerError
+
+
+@dataclass(slots=True)
+class _Seat:
+    failures: int = 0
+    restart_at: float = 0.0
+    running: _Running | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """The plain values of a supervisor."""
+
+    workers: int
+    owner: str
+    attempt_timeout: timedelta
+
+
+@dataclass
+class Supervisor:
+    """Runs in a thread of its own; `wake`, `drain` and the questions may be asked from any other."""
+
+    plan: Supervision
+    spawn: Spawn
+    settle: Settle
+    slots: Slots
+    clock: Clock
+    emit: Emit
+    on_idle: Callable[[], None] = field(default=lambda: None)
+    _seats: list[_Seat] = field(init=False)
+    _debts: list[_Debt] = field(init=False, default_factory=list)
+    _lock: threading.RLock = field(init=False, default_factory=threading.RLock)
+    _draining: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self._seats = [_Seat() for _ in range(self.plan.workers)]
+
+    def run(self) -> None:
+        """Keep every seat taken until told to drain and the last worker has ended."""
+        while True:
+            if not self._draining:
+                self._fill_seats()
+            running = self._running()
+            if self._draining and not running:
+                break
+            wait([item.connection for item in running] + [item.process.sentinel for item in running], self._tick())
+            for item in running:
+                self._listen(item)
+                self._kill_if_overdue(item)
+                self._bury_if_dead(item)
+            self._pay_debts()
+        self._pay_debts()
+
+    def wake(self) -> None:
+        """Tell idle workers that there may be something to do."""
+        for item in self._running():
+            if item.idle:
+                _send(item, WAKE)
+
+    def drain(self) -> None:
+        """Tell all workers to finish what they have in hand, give back the rest, and end."""
+        self._draining = True
+        for item in self._running():
+            _send(item, DRAIN)
+
+    def kill(self) -> None:
+        """End what is still running, now. Nothing is charged: a shutdown is not an attempt."""
+        self._draining = True
+        for item in self._running():
+            item.process.kill()
+
+    def owners(self) -> list[str]:
+        """Return the names under which living workers hold leases."""
+        return [item.owner for item in self._running()]
+
+    def is_healthy(self) -> bool:
+        """Say whether every seat has a worker that is ready and not waiting for the database."""
+        return all(
+            seat.running is not None and seat.running.ready and not seat.running.troubled for seat in self._seats
+        )
+
+    def _running(self) -> list[_Running]:
+        with self._lock:
+            return [seat.running for seat in self._seats if seat.running is not None]
+
+    def _fill_seats(self) -> None:
+        for slot, seat in enumerate(self._seats):
+            if seat.running is not None or self.clock.monotonic() < seat.restart_at:
+                continue
+            seat.number += 1
+            owner = f"{self.plan.owner}/w{slot}.{seat.number}"
+            self.slots.put_down(slot)
+            process, connection = self.spawn(slot, owner)
+            with self._lock:
+                seat.running = _Running(slot, owner, process, connection)
+
+    def _tick(self) -> float:
+        waits = [_TICK_SECONDS]
+        limit = self.plan.attempt_timeout.total_seconds()
+        now = self.clock.monotonic()
+        waits += [hand.started_monotonic + limit - now for hand in self.slots.read_all()]
+        waits += [seat.restart_at - now for seat in self._seats if seat.running is None and not self._draining]
+        return max(min(waits), 0.01)
+
+    def _listen(self, item: _Running) -> None:
+        try:
+            while item.connection.poll():
+                word = item.connection.recv_bytes()
+                item.ready = True
+                item.idle = word == IDLE
+                item.troubled = word == TROUBLE
+                if word == READY:
+                    self._seats[item.slot].failures = 0
+                if word != TROUBLE:
+                    self.on_idle()
+        except (EOFError, OSError):
+            return  # it is ending; its sentinel says the rest
+
+    def _kill_if_overdue(self, item: _Running) -> None:
+        hand = self.slots.read(item.slot)
+        if hand is None or item.killed_for is not None or not item.process.is_alive():
+            return
+        if self.clock.monotonic() - hand.started_monotonic <= self.plan.attempt_timeout.total_seconds():
+            return
+        if self.slots.read(item.slot) != hand:  # it finished, or was being written, while we looked
+            return
+        item.killed_for = hand
+        item.process.kill()
+
+    def _bury_if_dead(self, item: _Running) -> None:
+        if item.process.is_alive():
+            return
+        item.process.join()
+        item.connection.close()
+        hand = self.slots.read(item.slot)
+        self.slots.put_down(item.slot)
+        seat = self._seats[item.slot]
+        with self._lock:
+            seat.running = None
+        code = item.process.exitcode or 0
+        if code != 0 or hand is not None:
+            reason, error = self._explain(item, code)
+            in_hand = (hand,) if hand is not None and not self._draining else ()
+            self._debts.append(_Debt(item.owner, in_hand, error))
+            self.emit(WorkerDied(item.slot, code, hand.doc_id if hand else "", reason))
+        if not item.ready or code != 0:
+            seat.failures += 1
+            if hand is None:
+                wait_seconds = calculate_backoff(seat.failures - 1, _RESTART_BASE_SECONDS, _RESTART_MAX_SECONDS)
+                seat.restart_at = self.clock.monotonic() + wait_seconds
+
+    def _explain(self, item: _Running, code: int) -> tuple[str, WorkerError]:
+        if item.killed_for is not None:
+            limit = self.plan.attempt_timeout.total_seconds()
+            text = f"the handler was killed after {limit:g} s"
+            return text, TimeoutError(text, hint="raise FILE_PROCESSING_TIMEOUT if it needs longer")
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        text = f"the worker process ended {how}"
+        return text, RetryableError(f"{text} while it had this file", reason_code="WORKER_DIED")
+
+    def _pay_debts(self) -> None:
+        """Settle what the dead held; while the database does not answer, the debts stay."""
+        for debt in list(self._debts):
+            try:
+                self.settle(debt.owner, in_hand=debt.in_hand, error=debt.error)
+            except DatabaseUnavailableError:
+                return
+            self._debts.remove(debt)
+
+
+def _send(item: _Running, word: bytes) -> None:
+    try:
+        item.connection.send_bytes(word)
+    except (OSError, ValueError):
+        return  # it has ended, or is being buried

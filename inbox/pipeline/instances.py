@@ -1,0 +1,129 @@
+"""
+Which service instances live, as far as this machine can tell.
+
+Each holds a file lock on the volume for as long as it runs. Locks of one kernel tell the truth, so for owners of the
+same boot a lock that can be had means that its holder is gone; about other machines only an expired lease says so.
+"""
+
+import os
+import socket
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from filelock import FileLock, Timeout
+
+from inbox.core.errors import StorageError
+from inbox.domain import InHand, Owner
+from inbox.pipeline.dispatching.slots import Slots
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+def this_owner() -> Owner:
+    """Return a name for this process that no other one has had or will have."""
+    return Owner(host=socket.gethostname().replace("/", "_")[:64], boot=_boot(), pid=os.getpid())
+
+
+def _boot() -> str:
+    try:
+        return _BOOT_ID.read_text("ascii").strip()[:8]
+    except OSError:
+        return "unknown"
+
+
+class Instance:
+    """This service's mark of life, and the slots of its workers. Held from entering to leaving the block."""
+
+    def __init__(self, folder: Path, owner: Owner, *, workers: int) -> None:
+        self.owner = str(owner)
+        self._folder = folder
+        self._boot = owner.boot
+        self._lock = FileLock(_lock_path(folder, self.owner), blocking=False)
+        self.slots_path = _slots_path(folder, self.owner)
+        self._workers = workers
+        self.slots: Slots | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._lock.acquire()
+            self.slots = Slots(self.slots_path, count=self._workers)
+        except (OSError, Timeout) as error:
+            raise StorageError("cannot mark this instance as alive", subject=str(self._folder)) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.slots is not None:
+            self.slots.close()
+        _remove(self._folder, self.owner)
+        self._lock.release()
+
+    def find_dead(self, owners: Collection[str]) -> dict[str, list[InHand]]:
+        """
+        Return those of these lease owners that are known to be gone, with what their workers had in hand.
+
+        Their marks stay until `bury`; of several services that find one dead, the lease decides who takes over.
+        """
+        dead: dict[str, list[InHand]] = {}
+        for base in {base_of(owner) for owner in owners} - {self.owner}:
+            if base.split("/")[1:2] != [self._boot]:
+                continue
+            lock_path = _lock_path(self._folder, base)
+            if not lock_path.exists():
+                continue
+            lock = FileLock(lock_path, blocking=False)
+            try:
+                lock.acquire()
+            except (Timeout, OSError):
+                continue
+            lock.release()
+            in_hand = self._in_hand(base)
+            dead.update({owner: in_hand for owner in owners if base_of(owner) == base})
+        return dead
+
+    def bury_dead(self, owners_with_leases: Collection[str]) -> None:
+        """Remove the marks of dead instances that hold no lease any more."""
+        keep = {_stem(base_of(owner)) for owner in owners_with_leases} | {_stem(self.owner)}
+        for path in self._folder.glob("*.lock"):
+            if path.stem in keep:
+                continue
+            lock = FileLock(path, blocking=False)
+            with suppress(Timeout, OSError):
+                lock.acquire()
+                path.with_suffix(".slots").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+                lock.release()
+
+    def _in_hand(self, base: str) -> list[InHand]:
+        try:
+            with Slots(_slots_path(self._folder, base)) as slots:
+                return slots.read_all()
+        except (OSError, ValueError):
+            return []
+
+
+def base_of(owner: str) -> str:
+    """Return the instance that a lease owner belongs to: workers append their own part."""
+    return "/".join(owner.split("/")[:4])
+
+
+def _stem(owner: str) -> str:
+    return owner.replace("/", "_")
+
+
+def _lock_path(folder: Path, owner: str) -> Path:
+    return folder / f"{_stem(owner)}.lock"
+
+
+def _slots_path(folder: Path, owner: str) -> Path:
+    return folder / f"{_stem(owner)}.slots"
+
+
+def _remove(folder: Path, owner: str) -> None:
+    with suppress(OSError):
+        _slots_path(folder, owner).unlink(missing_ok=True)
+        _lock_path(folder, owner).unlink(missing_ok=True)

@@ -1,0 +1,95 @@
+"""Retrying: what an operator says. The only way out of a final state."""
+
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from inbox.core.errors import PermanentError
+from inbox.database import batches, queries, runs
+from inbox.database.batches import BatchRecord
+from inbox.database.connection import Sessions, retry_when_busy
+from inbox.domain import short_id
+from inbox.lifecycle import BatchState
+from inbox.utils.clock import Clock
+from inbox.utils.filesystem import move_file
+from inbox.utils.volume import Volume, find_by_stored_name
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What was set in motion: so many files in a new run, or the archive offered again."""
+
+    batch_id: str
+    drop: str
+    files: int
+    archive_offered_again: bool = False
+
+
+class Retrier:
+    """Opens new runs."""
+
+    def __init__(self, sessions: Sessions, volume: Volume, clock: Clock) -> None:
+        self._sessions = sessions
+        self._volume = volume
+        self._clock = clock
+
+    def retry(self, target: str) -> Retried:
+        """
+        Retry what `target` names: a batch (id, beginning of it, or drop name) or one file (`doc_id` or its beginning).
+
+        Raises PermanentError, saying what to do, when nothing or more than one thing is meant, or nothing has failed.
+        """
+        with self._sessions.reading() as session:
+            found = queries.match_batches(target, session=session)
+            files = [] if found else queries.match_files(target, session=session)
+            doc_ids = [file.doc_id for file in files]
+            if len(files) == 1:
+                found = list(batches.find_batches([files[0].batch_id], session=session).values())
+        if not found or len(doc_ids) > 1:
+            what = "more than one file has" if doc_ids else "no batch, drop or file has"
+            raise PermanentError(f"{what} this id or name", subject=target, hint="see `inbox status`")
+        if len(found) > 1 and any(short_id(batch.batch_id) != short_id(found[0].batch_id) for batch in found):
+            ids = ", ".join(short_id(batch.batch_id) for batch in found)
+            raise PermanentError("more than one batch is meant", subject=target, hint=f"say which: {ids}")
+        return self._retry(found[0], doc_ids or None)
+
+    @retry_when_busy
+    def _retry(self, batch: BatchRecord, doc_ids: Collection[str] | None) -> Retried:
+        if batch.total_files == 0 and batch.state in {BatchState.QUARANTINED, BatchState.FAILED}:
+            return self._offer_again(batch)
+        with self._sessions.writing() as session:
+            files = runs.open_run(
+                batch.batch_id, uuid.uuid4().hex, now=self._clock.now(), session=session, doc_ids=doc_ids
+            )
+        if not files:
+            raise PermanentError(
+                f"nothing has failed there: the batch is {batch.state}",
+                subject=batch.drop_name,
+                hint="only failed files of a finished batch are retried",
+            )
+        return Retried(batch.batch_id, batch.drop_name, files)
+
+    def _offer_again(self, batch: BatchRecord) -> Retried:
+        """Put the archive back into the uploads, where it passes the same gate again."""
+        archive = self._volume.base / batch.zip_path
+        folder, name = archive.parent, archive.name
+        found = find_by_stored_name(folder, name)
+        if found is None:
+            raise PermanentError(
+                "the archive is not where it was put", subject=batch.zip_path, hint="drop it into the uploads again"
+            )
+        with self._sessions.writing() as session:
+            runs.offer_again(batch.batch_id, now=self._clock.now(), session=session)
+        if folder != self._volume.uploads:
+            self._move_back(found, batch)
+        return Retried(batch.batch_id, batch.drop_name, 0, archive_offered_again=True)
+
+    def _move_back(self, archive: Path, batch: BatchRecord) -> None:
+        try:
+            move_file(archive, self._volume.uploads / batch.drop_name)
+        except FileExistsError as error:
+            raise PermanentError(
+                "another drop of this name is in the uploads", subject=batch.drop_name, hint="try again when it is gone"
+            ) from error
+        archive.with_name(archive.name + ".reason.json").unlink(missing_ok=True)

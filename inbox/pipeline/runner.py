@@ -1,0 +1,405 @@
+"""
+The order of the stages, and nothing else: three one-way legs that meet at the folder and the database.
+
+Each leg is a method that does one round and may be called again at any time; a crash anywhere is only a late start of
+the next leg.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from inbox import events
+from inbox.archives import Limits
+from inbox.core.errors import (
+    ArchiveRefusedError,
+    LeaseLostError,
+    NotSettledError,
+    RetryableError,
+    StorageError,
+    WorkerError,
+)
+from inbox.core.logging import LogContext
+from inbox.core.retry import calculate_backoff
+from inbox.database import batches, leasing
+from inbox.database.batches import BatchRecord
+from inbox.database.connection import Sessions
+from inbox.domain import BatchLease, Drop, DropIdentity, InHand, short_id
+from inbox.events import Emit
+from inbox.lifecycle import FINAL_BATCH_STATES, BatchState
+from inbox.pipeline.claiming import Claimed, Claimer, Recognised, Underway, identify, locked
+from inbox.pipeline.extracting import clear_staging, extract
+from inbox.pipeline.instances import Instance
+from inbox.pipeline.registering import Registrar
+from inbox.pipeline.reporting import Reporter
+from inbox.pipeline.rescuing import Rescuer
+from inbox.pipeline.settling import Settled, Settler
+from inbox.pipeline.summarising import Summariser
+from inbox.pipeline.watching import scan
+from inbox.utils.clock import Clock
+from inbox.utils.drops import opened, require_unchanged
+from inbox.utils.volume import Volume, find_by_stored_name, storable
+
+_logger = logging.getLogger("inbox")
+
+NOT_WHOLE_YET_SECONDS: Final = 2.0
+"""How soon a drop that changed under our hands is looked at again, at the least."""
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long things may take."""
+
+    lease_life: timedelta
+    damaged_grace: timedelta
+    batch_time: timedelta
+
+
+@dataclass
+class Intake:
+    """From the uploads to the database: watching, settling, claiming, extracting, registering."""
+
+    volume: Volume
+    sessions: Sessions
+    clock: Clock
+    settler: Settler
+    claimer: Claimer
+    registrar: Registrar
+    reporter: Reporter
+    limits: Limits
+    timing: Timing
+    emit: Emit
+    on_registered: Callable[[], None] = _nothing
+    should_stop: Callable[[], bool] = lambda: False
+    waiting: dict[str, DropIdentity] = field(default_factory=dict)
+    """Drops that are quiet and not whole."""
+    _known: dict[str, tuple[DropIdentity, str]] = field(default_factory=dict)
+    """Drops whose batch is known, so that nothing is read twice."""
+    _postponed: dict[str, float] = field(default_factory=dict)
+
+    def round(self) -> None:
+        """Scan once and take everything that may be taken."""
+        drops = scan(self.volume.uploads)
+        self._forget_gone({drop.name for drop in drops})
+        self._recall(drops)
+        for verdict in self.settler.judge(drops):
+            if self.should_stop():
+                return
+            if not isinstance(verdict, Settled):
+                self._leave_waiting(verdict.drop, verdict.completeness)
+            elif not self._is_in_good_hands(verdict.drop):
+                self._take(verdict.drop)
+
+    def next_look_in(self) -> float | None:
+        """Return the seconds until something is expected to change without an event, or None."""
+        now = self.clock.monotonic()
+        waits = [at - now for at in self._postponed.values()]
+        settling = self.settler.next_look_in()
+        return (
+            max(min([*waits, *([settling] if settling is not None else [])]), 0.0)
+            if waits or settling is not None
+            else None
+        )
+
+    def is_at_rest(self) -> bool:
+        """Say whether every drop has been decided about, or waits for its writer."""
+        return self.next_look_in() is None
+
+    def _forget_gone(self, names: set[str]) -> None:
+        for memory in (self._known, self.waiting, self._postponed):
+            for name in memory.keys() - names:
+                del memory[name]
+
+    def _recall(self, drops: Collection[Drop]) -> None:
+        """Ask the database once about drops that this process has not seen: they may be under way since before it."""
+        unknown = {storable(drop.name): drop for drop in drops if drop.name not in self._known}
+        if not unknown:
+            return
+        with self.sessions.reading() as session:
+            records = batches.find_batches_of_drops(unknown, session=session)
+        for record in records:
+            drop = unknown[record.drop_name]
+            if record.identity.is_same_file(drop.identity) and _left_there_on_purpose(record, drop, self.volume):
+                self._known[drop.name] = (drop.identity, record.batch_id)
+
+    def _is_in_good_hands(self, drop: Drop) -> bool:
+        """Say whether this very drop's batch is under way, or done and left here on purpose."""
+        if self.clock.monotonic() < self._postponed.get(drop.name, 0.0):
+            return True
+        self._postponed.pop(drop.name, None)
+        known = self._known.get(drop.name)
+        if known is None or known[0] != drop.identity:
+            return False
+        with self.sessions.reading() as session:
+            record = batches.find_batches([known[1]], session=session).get(known[1])
+        if record is None:
+            return False
+        return record.state is not BatchState.RECEIVED or record.due_at > self.clock.now()
+
+    def _leave_waiting(self, drop: Drop, completeness: object) -> None:
+        if self.waiting.get(drop.name) == drop.identity:
+            return
+        self.waiting[drop.name] = drop.identity
+        reason_code = getattr(completeness, "reason_code", "")
+        reason = getattr(completeness, "reason", "")
+        kind = events.DropLeftAlone if reason_code == "NOT_AN_ARCHIVE" else events.DropWaits
+        self.emit(kind(storable(drop.name), reason_code, reason))
+        if kind is events.DropLeftAlone:
+            self.reporter.report_incomplete(drop, completeness)  # type: ignore[arg-type]
+
+    def _take(self, drop: Drop) -> None:
+        self.waiting.pop(drop.name, None)
+        with locked(self.volume.locks, drop.name) as is_ours:
+            if not is_ours:
+                self._postpone(drop, NOT_WHOLE_YET_SECONDS)
+                return
+            try:
+                with opened(drop) as fd:
+                    self._take_open(drop, fd)
+            except NotSettledError:
+                self.settler.hold(drop, NOT_WHOLE_YET_SECONDS)
+
+    def _take_open(self, drop: Drop, fd: int) -> None:
+        batch_id = identify(fd, should_stop=self.should_stop)
+        require_unchanged(fd, drop)
+        with LogContext(_logger, batch_id=batch_id, correlation_id=short_id(batch_id)):
+            claim = self.claimer.claim(
+                batch_id, drop, drop_name=storable(drop.name), zip_path=self.volume.relative(drop.path)
+            )
+            match claim:
+                case Claimed(lease):
+                    self._known[drop.name] = (drop.identity, batch_id)
+                    self.emit(events.BatchClaimed(batch_id, lease.drop_name, drop.identity.size_bytes, lease.attempt))
+                    self._unpack(drop, fd, lease)
+                case Recognised(batch):
+                    self._recognise(drop, batch)
+                case Underway(batch):
+                    self._known[drop.name] = (drop.identity, batch.batch_id)
+
+    def _recognise(self, drop: Drop, batch: BatchRecord) -> None:
+        if batch.state is BatchState.EXTRACTING:
+            self._postpone(drop, NOT_WHOLE_YET_SECONDS)
+            return
+        self.emit(events.DropRecognised(storable(drop.name), batch.batch_id, str(batch.state)))
+        self.reporter.report_duplicate(drop, batch)
+        self._known[drop.name] = (drop.identity, batch.batch_id)
+
+    def _unpack(self, drop: Drop, fd: int, lease: BatchLease) -> None:
+        began = time.perf_counter()
+        try:
+            extraction = extract(
+                fd,
+                drop,
+                lease,
+                self.volume,
+                self.limits,
+                should_stop=self.should_stop,
+                still_held=lambda: self._still_held(lease),
+            )
+            extracted = time.perf_counter()
+            self.registrar.register(lease, extraction)
+        except ArchiveRefusedError as error:
+            self._refuse(drop, lease, error)
+        except NotSettledError:
+            self._forget(lease)
+            raise
+        except LeaseLostError as error:
+            self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, str(error)))
+        except RetryableError as error:
+            self._release(drop, lease, error)
+        except WorkerError as error:
+            self._fail(lease, error)
+        else:
+            self.emit(
+                events.BatchRegistered(
+                    batch_id=lease.batch_id,
+                    drop=lease.drop_name,
+                    members=extraction.members,
+                    files=len(extraction.files),
+                    skipped=len(extraction.skipped),
+                    size_bytes=extraction.written_bytes,
+                    extraction_seconds=round(extracted - began, 3),
+                    registration_seconds=round(time.perf_counter() - extracted, 3),
+                )
+            )
+            self.on_registered()
+
+    def _still_held(self, lease: BatchLease) -> bool:
+        with self.sessions.writing() as session:
+            owner = self.claimer.owner
+            return leasing.is_held(lease.token, owner, now=self.clock.now(), session=session)
+
+    def _refuse(self, drop: Drop, lease: BatchLease, error: ArchiveRefusedError) -> None:
+        """Quarantine the archive, unless it is so young that its damage may be a copy still under way."""
+        age = self.clock.now().timestamp() - drop.changed_at
+        grace = self.timing.damaged_grace.total_seconds()
+        if error.damaged and age < grace:
+            self._forget(lease)
+            self.settler.hold(drop, min(grace - age, grace))
+            return
+        now = self.clock.now()
+        with self.sessions.writing() as session:
+            batches.finish_extraction(
+                lease,
+                BatchState.QUARANTINED,
+                now=now,
+                session=session,
+                reason_code=error.reason_code,
+                error_message=str(error),
+                completed_at=now,
+            )
+        self.emit(events.BatchRefused(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
+        self.on_registered()
+
+    def _fail(self, lease: BatchLease, error: WorkerError) -> None:
+        now = self.clock.now()
+        with self.sessions.writing() as session:
+            batches.finish_extraction(
+                lease,
+                BatchState.FAILED,
+                now=now,
+                session=session,
+                reason_code=error.reason_code,
+                error_message=str(error),
+                completed_at=now,
+            )
+        self.emit(events.BatchRefused(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
+        self.on_registered()
+
+    def _release(self, drop: Drop, lease: BatchLease, error: RetryableError) -> None:
+        """Trouble that is not the archive's fault: it waits, and no attempt is counted."""
+        wait = 0.0 if error.reason_code == "STOPPED" else calculate_backoff(min(lease.attempt, 5))
+        now = self.clock.now()
+        with self.sessions.writing() as session:
+            batches.release_batch(
+                lease,
+                due_at=now + timedelta(seconds=wait),
+                counted=False,
+                now=now,
+                session=session,
+                reason=str(error),
+            )
+        self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, str(error)))
+        self._postpone(drop, wait)
+        if isinstance(error, StorageError):
+            raise error
+
+    def _forget(self, lease: BatchLease) -> None:
+        with self.sessions.writing() as session:
+            batches.forget_batch(lease.batch_id, token=lease.token, session=session)
+
+    def _postpone(self, drop: Drop, seconds: float) -> None:
+        self._postponed[drop.name] = self.clock.monotonic() + seconds
+
+
+@dataclass
+class Closing:
+    """From the database to receipts and resting places: summarising, reporting."""
+
+    volume: Volume
+    summariser: Summariser
+    reporter: Reporter
+    emit: Emit
+
+    def round(self) -> None:
+        """Close what is finished, then report what is closed; also what a crash left unreported."""
+        for batch_id in self.summariser.find_finished():
+            closed = self.summariser.close(batch_id)
+            if closed is not None:
+                counts = {name: closed.counts[name] for name in ("members", "files", "skipped", "succeeded", "failed")}
+                self.emit(
+                    events.BatchClosed(
+                        batch_id=batch_id,
+                        drop=closed.batch.drop_name,
+                        run_id=closed.batch.run_id,
+                        state=str(closed.state),
+                        seconds=round(closed.seconds, 3),
+                        **counts,
+                    )
+                )
+        for batch in self.reporter.find_unreported():
+            with locked(self.volume.locks, batch.batch_id) as is_ours:
+                if is_ours:
+                    reported = self.reporter.report(batch)
+                    self.emit(
+                        events.BatchReported(
+                            batch.batch_id, batch.drop_name, str(batch.state), reported.receipt, reported.archive
+                        )
+                    )
+
+
+@dataclass
+class Rescuing:
+    """From the database to the database: what the dead held, what ran out of its time."""
+
+    volume: Volume
+    sessions: Sessions
+    rescuer: Rescuer
+    instance: Instance
+    timing: Timing
+    emit: Emit
+    on_rescued: Callable[[], None] = _nothing
+
+    def round(self) -> None:
+        """Take over, end what is overdue, and clear away what the dead left."""
+        with self.sessions.reading() as session:
+            owners = leasing.lease_owners(session=session)
+        dead = self.instance.find_dead(owners)
+        rescued = list(self.rescuer.rescue(dead_owners=dead, what_was_in_hand=dead.get))
+        for rescue in rescued:
+            self.emit(events.WorkRescued(rescue.owner, rescue.released, len(rescue.charged)))
+            for claimed, outcome in rescue.charged:
+                self.emit(events.attempt_event(claimed, outcome, counts=True))
+        unleased = self.rescuer.rescue_unleased(timeout=self.timing.batch_time)
+        for batch, files in self.rescuer.end_overdue():
+            self.emit(events.BatchOverdue(batch.batch_id, batch.drop_name, files))
+        for batch in self.rescuer.forget_vanished(self._is_gone):
+            self.emit(events.BatchForgotten(batch.batch_id, batch.drop_name, "the drop left the uploads"))
+        if rescued or unleased:
+            self.on_rescued()
+        self._clear()
+
+    def settle_dead_worker(self, owner: str, *, in_hand: Collection[InHand], error: WorkerError) -> None:
+        """Decide about what one of our own worker processes held when it ended."""
+        with self.sessions.reading() as session:
+            leases = leasing.leases_of(owner, session=session)
+        for lease in leases:
+            rescue = self.rescuer.settle(lease, in_hand=in_hand, error=error, owner_is_dead=True)
+            if rescue is not None:
+                for claimed, outcome in rescue.charged:
+                    self.emit(events.attempt_event(claimed, outcome, counts=True))
+                if rescue.released:
+                    self.emit(events.FilesReleased(rescue.released))
+
+    def _is_gone(self, batch: BatchRecord) -> bool:
+        scan(self.volume.uploads)  # raises when the volume is gone: nothing vanished then
+        return find_by_stored_name(self.volume.uploads, batch.drop_name) is None
+
+    def _clear(self) -> None:
+        clear_staging(self.volume, self._open_tokens)
+        with self.sessions.reading() as session:
+            self.instance.bury_dead(leasing.lease_owners(session=session))
+
+    def _open_tokens(self) -> set[str]:
+        with self.sessions.reading() as session:
+            return leasing.open_tokens(session=session)
+
+
+def is_everything_done(sessions: Sessions) -> bool:
+    """Say whether no batch is open: nothing to extract, to work on, to close or to report."""
+    with sessions.reading() as session:
+        return not batches.find_open_batches(list(BatchState), session=session)
+
+
+def _left_there_on_purpose(record: BatchRecord, drop: Drop, volume: Volume) -> bool:
+    """A finished batch's archive belongs in the uploads only if it was left there; else it was dropped again."""
+    if record.reported_at is None or record.state not in FINAL_BATCH_STATES:
+        return True
+    return record.zip_path == volume.relative(drop.path)

@@ -1,0 +1,103 @@
+"""
+Settling: a drop is taken only when it is quiet *and* structurally complete.
+
+Quiet alone proves nothing: Samba and Windows reserve the full size at once. Structure alone proves nothing either: a
+writer may fill a hole last. Both together, and a checksum error in a young drop counted as "still being written",
+leave no known way to take a drop early.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from inbox.archives import Completeness, check_complete
+from inbox.domain import Drop, DropIdentity
+from inbox.utils.clock import Clock
+from inbox.utils.drops import opened
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A drop that may be taken."""
+
+    drop: Drop
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A drop that is quiet and still not whole, with the reason."""
+
+    drop: Drop
+    completeness: Completeness
+
+
+@dataclass(slots=True)
+class _Watched:
+    identity: DropIdentity
+    since: float
+    verdict: Completeness | None = None
+    held_until: float = 0.0
+
+
+class Settler:
+    """
+    Remembers since when each drop has not changed, and judges its structure once it has been quiet long enough.
+
+    A drop that was there before the service is judged by the same gate: its age on the file system's clock counts only
+    when `trust_age` says that this clock is our own.
+    """
+
+    def __init__(self, quiet: timedelta, clock: Clock, *, trust_age: bool) -> None:
+        self._quiet = quiet.total_seconds()
+        self._clock = clock
+        self._trust_age = trust_age
+        self._watched: dict[str, _Watched] = {}
+
+    def judge(self, drops: Iterable[Drop]) -> Iterator[Settled | Waiting]:
+        """Yield every drop that is quiet: settled, or waiting with a reason. Drops not named any more are forgotten."""
+        present = list(drops)
+        self._forget_all_but({drop.name for drop in present})
+        for drop in present:
+            watched = self._watch(drop)
+            if not self._is_quiet(watched):
+                continue
+            if watched.verdict is None:
+                watched.verdict = look_inside(drop)
+            yield Settled(drop) if watched.verdict.complete else Waiting(drop, watched.verdict)
+
+    def hold(self, drop: Drop, seconds: float) -> None:
+        """Look at this drop again only after so many seconds, and then from the start: it was not whole after all."""
+        watched = self._watch(drop)
+        watched.verdict = None
+        watched.held_until = self._clock.monotonic() + seconds
+
+    def next_look_in(self) -> float | None:
+        """Return the seconds until the next drop may have become quiet, or None when none is under way."""
+        now = self._clock.monotonic()
+        waits = [self._quiet_at(watched) - now for watched in self._watched.values() if watched.verdict is None]
+        return max(min(waits), 0.0) if waits else None
+
+    def _watch(self, drop: Drop) -> _Watched:
+        watched = self._watched.get(drop.name)
+        if watched is None or watched.identity != drop.identity:
+            age = max(self._clock.now().timestamp() - drop.changed_at, 0.0) if self._trust_age else 0.0
+            first_look = watched is None
+            since = self._clock.monotonic() - (age if first_look else min(age, self._quiet))
+            watched = self._watched[drop.name] = _Watched(drop.identity, since)
+        return watched
+
+    def _quiet_at(self, watched: _Watched) -> float:
+        return max(watched.since + self._quiet, watched.held_until)
+
+    def _is_quiet(self, watched: _Watched) -> bool:
+        return self._clock.monotonic() >= self._quiet_at(watched)
+
+    def _forget_all_but(self, names: set[str]) -> None:
+        for name in self._watched.keys() - names:
+            del self._watched[name]
+
+
+def look_inside(drop: Drop) -> Completeness:
+    """Judge the structure of a drop, without changing it."""
+    with opened(drop) as fd:
+        return check_complete(fd)
