@@ -1,0 +1,1 @@
+"""What runs around the pipeline: heartbeats, probes, metrics, and the log as people read it."""

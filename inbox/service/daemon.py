@@ -1,0 +1,186 @@
+"""The service: three legs, a heartbeat, worker processes and probes, from start to the last release."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import Engine
+
+from inbox import events
+from inbox.core.errors import StorageError, WorkerError, describe_error
+from inbox.database import leasing
+from inbox.database.connection import Sessions, ping
+from inbox.events import Emit, Event
+from inbox.lifecycle import BatchState
+from inbox.pipeline.dispatching.supervising import Supervisor
+from inbox.pipeline.runner import Closing, Intake, Rescuing, is_everything_done
+from inbox.pipeline.watching import Watch, scan
+from inbox.service.health import Health
+from inbox.service.legs import Leg
+from inbox.utils.clock import Bell, Clock
+from inbox.utils.volume import Volume
+
+_CLOSING_SECONDS: Final = 15.0
+_KILL_SECONDS: Final = 2.0
+"""What is left of the grace period for the end itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How often things happen, and how long an end may take."""
+
+    scan_interval: timedelta
+    lease_life: timedelta
+    grace: timedelta
+
+
+@dataclass
+class Tally:
+    """What a run has come to so far; `run --once` exits by it."""
+
+    failed: int = 0
+    closed: int = 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, events.BatchClosed):
+            self.closed += 1
+            self.failed += event.state != BatchState.COMPLETED
+        elif isinstance(event, events.BatchRefused):
+            self.failed += 1
+
+
+@dataclass
+class Daemon:
+    """Everything that runs while the service runs. The composition root makes it."""
+
+    intake: Intake
+    closing: Closing
+    rescuing: Rescuing
+    supervisor: Supervisor
+    make_watch: Callable[[Bell], Watch]
+    engine: Engine
+    sessions: Sessions
+    volume: Volume
+    clock: Clock
+    rhythm: Rhythm
+    owner: str
+    emit: Emit
+    tally: Tally
+    finished: Bell = field(default_factory=Bell)
+    _watch_failed: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        def make(name: str, round_: Callable[[], None], interval: Callable[[], float]) -> Leg:
+            return Leg(name, round_, interval=interval, clock=self.clock, emit=self.emit)
+
+        self._intake = make("intake", self._take_in, self._until_next_scan)
+        self._closing = make("closing", self._close, lambda: _CLOSING_SECONDS)
+        self._rescuing = make("rescuing", self.rescuing.round, lambda: self.rhythm.lease_life.total_seconds() / 4)
+        self._heartbeat = make("heartbeat", self._beat, lambda: self.rhythm.lease_life.total_seconds() / 4)
+        self._workers = threading.Thread(target=self.supervisor.run, name="supervisor", daemon=True)
+        self._legs = (self._rescuing, self._heartbeat, self._intake, self._closing)
+        self._watch = self.make_watch(self._intake.bell)
+        self.intake.should_stop = lambda: self._intake.is_stopping
+        self.intake.on_registered = self.on_registered
+        self.rescuing.on_rescued = self.on_registered
+        self.supervisor.on_idle = self._closing.bell.ring
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Start everything; at the end of the block stop taking, finish or release what is held, and stop."""
+        self._start_watch()
+        self._workers.start()
+        for leg in self._legs:
+            leg.start()
+        try:
+            yield
+        finally:
+            self._stop()
+
+    def on_registered(self) -> None:
+        """New work, or a refusal to report."""
+        self.supervisor.wake()
+        self._closing.bell.ring()
+
+    def wait_until_done(self, should_stop: Callable[[], bool], on_progress: Callable[[Sessions], None]) -> None:
+        """Return when every drop is decided about and no batch is open, or when asked to stop."""
+        while not should_stop():
+            self.finished.wait(0.2)
+            on_progress(self.sessions)
+            if self._intake.rounds and self.intake.is_at_rest() and is_everything_done(self.sessions):
+                return
+
+    def incomplete_drops(self) -> list[str]:
+        """Return the names of drops that are quiet and not whole."""
+        return sorted(self.intake.waiting)
+
+    def live(self) -> Health:
+        """Say whether every thread that should run does."""
+        checks = {leg.name: None if leg.is_alive else "its thread has ended" for leg in self._legs}
+        checks["supervisor"] = None if self._workers.is_alive() else "its thread has ended"
+        return Health(checks)
+
+    def ready(self) -> Health:
+        """Say whether drops can be taken and worked on now."""
+        checks = {leg.name: leg.trouble for leg in self._legs}
+        checks["database"] = self._ailment(lambda: ping(self.engine))
+        checks["volume"] = self._ailment(lambda: scan(self.volume.uploads))
+        checks["workers"] = None if self.supervisor.is_healthy() else "not every worker is ready"
+        if any(leg.is_stopping for leg in self._legs):
+            checks["service"] = "stopping"
+        return Health(checks)
+
+    def _take_in(self) -> None:
+        self.intake.round()
+        if not self._watch.is_alive():
+            self._start_watch()
+        self.finished.ring()
+
+    def _close(self) -> None:
+        self.closing.round()
+        self.finished.ring()
+
+    def _until_next_scan(self) -> float:
+        interval = self.rhythm.scan_interval.total_seconds()
+        soon = self.intake.next_look_in()
+        return interval if soon is None else min(max(soon, 0.01), interval)
+
+    def _beat(self) -> None:
+        owners = [self.owner, *self.supervisor.owners()]
+        with self.sessions.writing() as session:
+            leasing.extend_leases(owners, now=self.clock.now(), life=self.rhythm.lease_life, session=session)
+
+    def _start_watch(self) -> None:
+        try:
+            self._watch.start()
+        except StorageError as error:
+            if not self._watch_failed:
+                self.emit(events.WatchingByScan(str(error)))
+            self._watch_failed = True
+
+    def _stop(self) -> None:
+        """Stop taking first, then let the workers finish, and keep the heartbeat until the last of them has ended."""
+        ends_at = self.clock.monotonic() + self.rhythm.grace.total_seconds()
+        self._watch.stop()
+        for leg in (self._intake, self._rescuing):
+            leg.stop()
+        self.supervisor.drain()
+        self._workers.join(max(ends_at - _KILL_SECONDS - self.clock.monotonic(), 0.1))
+        if self._workers.is_alive():
+            self.supervisor.kill()
+            self._workers.join(_KILL_SECONDS)
+        for leg in (self._closing, self._heartbeat):
+            leg.stop()
+        for leg in self._legs:
+            leg.join(max(ends_at - self.clock.monotonic(), 0.5))
+
+    @staticmethod
+    def _ailment(question: Callable[[], object]) -> str | None:
+        try:
+            question()
+        except WorkerError as error:
+            return describe_error(error)
+        return None

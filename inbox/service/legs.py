@@ -1,0 +1,93 @@
+"""
+A leg: one round, again and again, in a thread of its own.
+
+Trouble with the database or the volume does not end a leg: it says so once, waits with backoff, and says when it goes
+on. A surprise is logged with its traceback and treated the same, since a service that ends has helped nobody.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from inbox.core.errors import RetryableError, describe_error
+from inbox.core.retry import calculate_backoff
+from inbox.events import Emit, TroubleBegan, TroubleOver
+from inbox.utils.clock import Bell, Clock
+
+_logger = logging.getLogger("inbox")
+_BASE_SECONDS: Final = 0.5
+_LONGEST_SECONDS: Final = 30.0
+
+
+class Leg:
+    """Calls `round` whenever the bell rings or `interval()` seconds have passed, until told to stop."""
+
+    def __init__(
+        self,
+        name: str,
+        round_: Callable[[], None],
+        *,
+        interval: Callable[[], float],
+        clock: Clock,
+        emit: Emit,
+    ) -> None:
+        self.name = name
+        self.bell = Bell()
+        self.rounds = 0
+        self.trouble: str | None = None
+        self._round = round_
+        self._interval = interval
+        self._clock = clock
+        self._emit = emit
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the leg to end after its present round."""
+        self._stopping.set()
+        self.bell.ring()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the end; False when it is still in its round."""
+        self._thread.join(max(seconds, 0.0))
+        return not self._thread.is_alive()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        failures, since = 0, 0.0
+        while not self.is_stopping:
+            try:
+                self._round()
+            except Exception as error:  # noqa: BLE001 - a leg goes on, whatever happens in a round
+                if not failures:
+                    since = self._clock.monotonic()
+                self._complain(error)
+                self._stopping.wait(calculate_backoff(failures, _BASE_SECONDS, _LONGEST_SECONDS))
+                failures += 1
+                continue
+            self.rounds += 1
+            if failures:
+                self._emit(TroubleOver(self.name, round(self._clock.monotonic() - since, 1)))
+                failures, self.trouble = 0, None
+            if not self.is_stopping:
+                self.bell.wait(self._interval())
+
+    def _complain(self, error: Exception) -> None:
+        """Say each trouble once."""
+        reason = describe_error(error)
+        if reason != self.trouble:
+            self.trouble = reason
+            self._emit(TroubleBegan(self.name, reason))
+            if not isinstance(error, RetryableError):
+                _logger.error("%s met a surprise", self.name, exc_info=error)

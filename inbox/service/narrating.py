@@ -1,0 +1,61 @@
+"""How events read in the log: the one place that knows level and wording."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, Final
+
+from inbox import events
+from inbox.events import Event
+
+_INFO, _WARNING, _ERROR = logging.INFO, logging.WARNING, logging.ERROR
+
+_WORDING: Final[dict[type[Event], tuple[int, str]]] = {
+    events.ServiceStarted: (_INFO, "inbox serves {storage} with {workers} workers"),
+    events.ServiceStopping: (_INFO, "stopping: {reason}"),
+    events.ServiceStopped: (_INFO, "stopped after {seconds:g} s"),
+    events.TroubleBegan: (_WARNING, "{leg} waits: {reason}"),
+    events.TroubleOver: (_INFO, "{leg} goes on after {seconds:g} s"),
+    events.WatchingByScan: (_WARNING, "drops are found by scanning only: {reason}"),
+    events.DropWaits: (_WARNING, "{drop} is not complete yet: {reason}"),
+    events.DropLeftAlone: (_WARNING, "{drop} is left alone: {reason}"),
+    events.DropRecognised: (_INFO, "{drop} was taken before and is {state}"),
+    events.BatchClaimed: (_INFO, "{drop} is being unpacked"),
+    events.BatchReleased: (_WARNING, "{drop} waits: {reason}"),
+    events.BatchRegistered: (_INFO, "{drop} has {members} members: {files} files, {skipped} skipped"),
+    events.BatchRefused: (_ERROR, "{drop} is refused: {reason}"),
+    events.BatchForgotten: (_WARNING, "{drop} is forgotten: {reason}"),
+    events.BatchOverdue: (_ERROR, "{drop} ran out of its time: {files} files failed"),
+    events.BatchClosed: (_INFO, "{drop} is {state}: {succeeded} succeeded, {failed} failed, {skipped} skipped"),
+    events.BatchReported: (_INFO, "{drop} is reported in {receipt}"),
+    events.AttemptSucceeded: (_INFO, "{member_path} succeeded"),
+    events.AttemptSkipped: (_INFO, "{member_path} skipped: {reason_code}"),
+    events.AttemptFailed: (_ERROR, "{member_path} failed: {error_type}: {error}"),
+    events.AttemptToRepeat: (_WARNING, "{member_path} is tried again in {wait_seconds:g} s: {error_type}: {error}"),
+    events.OutcomeLost: (_WARNING, "an outcome came too late and does not count"),
+    events.WorkerDied: (_ERROR, "worker {worker} died: {reason}"),
+    events.WorkRescued: (_WARNING, "took over from {owner}: {released} files given back, {charged} charged"),
+    events.FilesReleased: (_INFO, "{files} claimed files given back"),
+}
+
+
+def described(event: Event) -> dict[str, Any]:
+    """Return the event's fields."""
+    return {item.name: getattr(event, item.name) for item in fields(event)}
+
+
+def narrator(logger: logging.Logger) -> Callable[[Event], None]:
+    """Return the subscriber that writes one line per event, with the event's name and fields beside the text."""
+
+    def narrate(event: Event) -> None:
+        level, wording = _WORDING[type(event)]
+        if not logger.isEnabledFor(level):
+            return
+        values = described(event)
+        batch_id = values.get("batch_id")
+        extra = {"event": type(event).__name__, **values}
+        if batch_id:
+            extra["correlation_id"] = batch_id[:12]
+        logger.log(level, wording.format_map(values), extra=extra)
+
+    return narrate
