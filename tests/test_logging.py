@@ -1,5 +1,4 @@
 """Log lines: their shape, and their context."""
-# ruff: noqa: SIM300 - the expected value stands on the left
 
 import asyncio
 import io

@@ -1,5 +1,4 @@
 """The log file that several processes write and rotate."""
-# ruff: noqa: SIM300 - the expected value stands on the left
 
 import json
 import logging

@@ -101,7 +101,7 @@ METHODS: Final[dict[int, Callable[[], Decompressor] | None]] = {
 _ERRORS: Final[tuple[type[Exception], ...]] = (*_INFLATE_ERRORS, OSError, EOFError, ValueError, lzma.LZMAError)
 
 
-def decoded(  # noqa: PLR0913 - what a member's header says about its data
+def decoded(
     source: Source, data_at: int, *, packed_bytes: int, size_bytes: int, method: int, name: str
 ) -> Iterator[bytes]:
     """

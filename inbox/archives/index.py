@@ -145,7 +145,7 @@ def _known_fields(extra: bytes, raw: bytes) -> tuple[bytes | None, bytes | None]
     return zip64, unicode_name(unicode_path, raw) if unicode_path is not None else None
 
 
-def _widened(  # noqa: PLR0913, PLR0917 - the values that a Zip64 field may replace
+def _widened(
     field: bytes | None, size_bytes: int, packed_bytes: int, at: int, disk: int, raw: bytes
 ) -> tuple[int, int, int, int]:
     """Replace each sentinel by the next value of the Zip64 field (APPNOTE 4.5.3), in its fixed order."""
