@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from databases import connected
 from postgres import NoServerError, Server, any_server, own_server
 
 DATABASES = ("sqlite", "postgresql")
@@ -104,6 +105,13 @@ def database_url(request, database_kind, tmp_path) -> Iterator[str]:
     url = server.create_database(template=request.getfixturevalue("postgres_template"))
     yield url
     server.drop_database(url)
+
+
+@pytest.fixture
+def database(database_url):
+    """Sessions on a fresh database; operations without a session use it too."""
+    with connected(database_url) as sessions:
+        yield sessions
 
 
 @pytest.fixture

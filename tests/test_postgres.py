@@ -65,7 +65,7 @@ def open_folder():
 
 
 @pytest.mark.skipif("TEST_DATABASE_URL" in os.environ, reason="the server of TEST_DATABASE_URL outlives the tests")
-def test_the_server_ends_with_its_process(open_folder, postgres_server):  # noqa: ARG001 - skips without PostgreSQL
+def test_the_server_ends_with_its_process(open_folder, postgres_server):
     """
     A killed test run leaves no server behind, and its folder goes with the next sweep.
     """

@@ -89,7 +89,7 @@ class Watch:
     def __init__(self, uploads: Path, bell: Bell) -> None:
         self._uploads = uploads
         self._bell = bell
-        self._observer: "BaseObserver | None" = None
+        self._observer: BaseObserver | None = None
 
     def start(self) -> None:
         """Begin to watch. Raises StorageError when the system has no watch to give."""

@@ -62,12 +62,8 @@ def resolve_storage_path(relative_path: StrPath, base_path: StrPath = "/shared")
     """
     shown = os.fspath(relative_path)
     base = os.path.abspath(base_path)  # noqa: PTH100 - Path.resolve would follow links, and the caller's spelling is kept
-    try:
-        path = os.path.abspath(Path(base, shown))  # noqa: PTH100 - likewise
-        inside = _is_inside(os.path.realpath(path), os.path.realpath(base))
-    except ValueError:  # a NUL in the path
-        inside = False
-    if not inside:
+    path = os.path.abspath(os.path.join(base, shown))  # noqa: PTH100, PTH118 - likewise
+    if "\0" in shown or not _is_inside(os.path.realpath(path), os.path.realpath(base)):
         raise UnsafePathError(
             "The path leaves the storage base",
             subject=repr(shown),

@@ -1,0 +1,339 @@
+"""The settings: loaded from the environment, checked as a whole, never showing a secret."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inbox.config import Config, build_database_url, default_worker_processes, load_config, redact_url
+from inbox.core.errors import ConfigurationError, UnsafePathError
+
+DEFAULTS = {
+    "DATABASE_MAX_CONNECTIONS": 10,
+    "DATABASE_TIMEOUT": 30.0,
+    "STORAGE_BASE_PATH": "/shared",
+    "STORAGE_UPLOADS_DIR": "uploads",
+    "STORAGE_EXTRACTED_DIR": "extracted",
+    "MAX_RETRY_ATTEMPTS": 3,
+    "RETRY_BASE_DELAY_SECONDS": 2.0,
+    "BATCH_PROCESSING_TIMEOUT": 1800.0,
+    "LOG_LEVEL": "INFO",
+    "LOG_FORMAT": "json",
+    "LOG_FILE_PATH": "/shared/logs/worker.log",
+    "SETTLE_SECONDS": None,
+    "SCAN_INTERVAL_SECONDS": None,
+    "MAX_ARCHIVE_BYTES": 10 * 1024**3,
+    "MAX_MEMBER_BYTES": 2 * 1024**3,
+    "MAX_MEMBERS": 200_000,
+    "MAX_COMPRESSION_RATIO": 200,
+    "FILE_PROCESSING_TIMEOUT": 300.0,
+    "LEASE_SECONDS": 60.0,
+    "HANDLERS": [],
+    "HANDLER_URL": "",
+    "AFTER_SUCCESS": "move",
+    "HTTP_HOST": "127.0.0.1",
+    "HTTP_PORT": 8080,
+}
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch, tmp_path):
+    """No setting of this machine, and no `.env`, reaches a test."""
+    for name in (*Config.model_fields, "database_password_file", "database_url_file"):
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    folder = tmp_path / "shared"
+    monkeypatch.setenv("STORAGE_BASE_PATH", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(("name", "value"), DEFAULTS.items())
+def test_default(name, value):
+    """
+    Without any setting each value is the documented one.
+    """
+    assert value == load_config().redacted()[name]
+
+
+def test_defaults_that_depend_on_the_machine():
+    """
+    There are as many workers as cores, and the embedded database lies under the storage base.
+    """
+    config = load_config()
+
+    assert len(os.sched_getaffinity(0)) == config.worker_processes == default_worker_processes()
+    assert "sqlite:////shared/.inbox/inbox.db" == config.database_url
+
+
+def test_environment_is_read(monkeypatch):
+    """
+    Each setting comes from the variable of its name, in the type it should have; an empty one counts as unset.
+    """
+    monkeypatch.setenv("MAX_RETRY_ATTEMPTS", "7")
+    monkeypatch.setenv("SETTLE_SECONDS", "0.5")
+    monkeypatch.setenv("HANDLERS", "one, two.three ,")
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    monkeypatch.setenv("LOG_FORMAT", "TEXT")
+    monkeypatch.setenv("HTTP_PORT", "")
+
+    config = load_config()
+
+    assert (7, 0.5, ("one", "two.three")) == (config.max_retry_attempts, config.settle_seconds, config.handlers)
+    assert ("DEBUG", "text", 8080) == (config.log_level, config.log_format, config.http_port)
+
+
+def test_env_file_is_read_and_the_environment_wins(monkeypatch, tmp_path):
+    """
+    A `.env` in the working directory is read, and a variable of the environment has the last word.
+    """
+    (tmp_path / ".env").write_text("MAX_MEMBERS=11\nLEASE_SECONDS=22\n")
+    monkeypatch.setenv("LEASE_SECONDS", "33")
+
+    config = load_config()
+
+    assert (11, 33.0) == (config.max_members, config.lease_seconds)
+
+
+def test_log_file_follows_the_storage(base, monkeypatch):
+    """
+    Unset, the log file lies under the storage base; a dash means none.
+    """
+    followed = load_config().log_file_path
+    monkeypatch.setenv("LOG_FILE_PATH", "-")
+
+    assert base / "logs" / "worker.log" == followed
+    assert load_config().log_file_path is None
+
+
+def test_every_bad_value_is_named_at_once(monkeypatch):
+    """
+    All values that cannot be used are named by their variables in one error, without repeating what was given.
+    """
+    monkeypatch.setenv("MAX_RETRY_ATTEMPTS", "none")
+    monkeypatch.setenv("HTTP_PORT", "99999")
+    monkeypatch.setenv("LOG_FORMAT", "xml")
+    monkeypatch.setenv("STORAGE_UPLOADS_DIR", "../up")
+    monkeypatch.setenv("HANDLER_URL", "ftp://secret")
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_config()
+
+    named = {problem.partition(":")[0] for problem in refused.value.problems}
+    assert {"MAX_RETRY_ATTEMPTS", "HTTP_PORT", "LOG_FORMAT", "STORAGE_UPLOADS_DIR", "HANDLER_URL"} == named
+    assert "secret" not in str(refused.value.problems)
+
+
+def test_folders_of_one_name_are_refused(monkeypatch):
+    """
+    Uploads and extracted files cannot share a folder.
+    """
+    monkeypatch.setenv("STORAGE_EXTRACTED_DIR", "uploads")
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_config()
+
+    assert "must differ" in refused.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("postgres://u:p@h/d", "postgresql+psycopg2://u:p@h/d"),
+        ("postgresql://u:p@h:1/d", "postgresql+psycopg2://u:p@h:1/d"),
+        ("postgresql+psycopg2://h/d", "postgresql+psycopg2://h/d"),
+        ("sqlite:////a/b.db", "sqlite:////a/b.db"),
+    ],
+)
+def test_url_gets_the_driver_that_is_installed(given, url):
+    """
+    What people write as a PostgreSQL URL means the installed driver; SQLite stays as it is.
+    """
+    assert url == build_database_url(given).render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize(
+    "given", ["mysql://h/d", "postgresql+asyncpg://u:secret@h/d", "no url, but a secret", "://secret"]
+)
+def test_unusable_url_is_explained_without_repeating_it(given):
+    """
+    A URL that is none, or of another database, is refused without showing it, since it may hold a password.
+    """
+    with pytest.raises(ValueError, match="DATABASE_URL") as refused:
+        build_database_url(given)
+
+    assert "secret" not in str(refused.value)
+
+
+def test_url_is_built_from_parts(monkeypatch, tmp_path):
+    """
+    Host, port, user, name and a password from a secret's file make the URL; strange characters are escaped.
+    """
+    secret = tmp_path / "password"
+    secret.write_text("p@ss/word\n")
+    for name, value in (
+        ("HOST", "db"),
+        ("PORT", "5433"),
+        ("USER", "me"),
+        ("NAME", "box"),
+        ("PASSWORD_FILE", str(secret)),
+    ):
+        monkeypatch.setenv(f"DATABASE_{name}", value)
+
+    assert "postgresql+psycopg2://me:p%40ss%2Fword@db:5433/box" == load_config().database_url
+
+
+def test_whole_url_wins_over_its_parts(monkeypatch, tmp_path):
+    """
+    A URL, given or in a file, is used as it is when there are parts too.
+    """
+    secret = tmp_path / "url"
+    secret.write_text("postgresql://u:p@h/d\n")
+    monkeypatch.setenv("DATABASE_HOST", "elsewhere")
+    monkeypatch.setenv("DATABASE_URL_FILE", str(secret))
+
+    assert "postgresql+psycopg2://u:p@h/d" == load_config().database_url
+
+
+def test_unreadable_secret_is_explained(monkeypatch, tmp_path):
+    """
+    A secret's file that cannot be read is named, with what to do.
+    """
+    monkeypatch.setenv("DATABASE_PASSWORD_FILE", str(tmp_path / "missing"))
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\xff")
+    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "binary"))
+
+    with pytest.raises(ConfigurationError, match="settings") as refused:
+        load_config()
+
+    assert "DATABASE_PASSWORD_FILE: cannot read" in refused.value.problems[0]
+
+
+def test_secrets_are_shown_nowhere(monkeypatch):
+    """
+    No password is in the printed settings, in their repr, or in the error for another setting.
+    """
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me:hunter2@db/box")
+    monkeypatch.setenv("DATABASE_PASSWORD", "hunter2")
+    monkeypatch.setenv("HANDLER_URL", "http://me:hunter2@app/files")
+    config = load_config()
+    monkeypatch.setenv("HTTP_PORT", "none")
+    with pytest.raises(ConfigurationError) as refused:
+        load_config()
+
+    shown = f"{config!r} {config} {config.redacted()} {refused.value} {refused.value.problems}"
+
+    assert "hunter2" not in shown
+    assert "postgresql+psycopg2://me:***@db/box" == config.redacted()["DATABASE_URL"]
+    assert "***" == redact_url("hunter2 without a scheme")
+
+
+def test_validation_makes_the_folders(base):
+    """
+    A storage base that does not exist yet is made, with its folders.
+    """
+    load_config().validate()
+
+    assert {"uploads", "extracted", "processed", "quarantine", "receipts"} == {path.name for path in base.iterdir()}
+
+
+def test_validation_names_every_problem_with_its_mend(tmp_path, monkeypatch):
+    """
+    What only a look at the machine shows is named all at once, and each problem says what to do.
+    """
+    (tmp_path / "shared").write_text("a file, not a folder")
+    monkeypatch.setenv("STORAGE_BASE_PATH", str(tmp_path / "shared"))
+    monkeypatch.setenv("DATABASE_URL", "postgresql://h")
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_config().validate()
+
+    assert any("mount a writable volume" in problem for problem in refused.value.problems)
+    assert any("end it with /NAME" in problem for problem in refused.value.problems)
+
+
+def test_database_in_memory_is_refused(base, monkeypatch):
+    """
+    An SQLite database that would forget everything is not taken.
+    """
+    monkeypatch.setenv("DATABASE_URL", "sqlite://")
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_config().validate()
+
+    assert "in memory" in refused.value.problems[0]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_of_somebody_else_is_a_problem(base):
+    """
+    A folder that cannot be written is named with its owner's mend.
+    """
+    load_config().validate()
+    (base / "uploads").chmod(0o500)
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_config().validate()
+
+    assert "is not writable" in refused.value.problems[0]
+
+
+def test_other_file_system_is_a_problem(base, monkeypatch):
+    """
+    Folders on different file systems are named, since a move between them is no rename.
+    """
+    if not Path("/dev/shm").is_dir() or Path("/dev/shm").stat().st_dev == base.parent.stat().st_dev:
+        pytest.skip("this machine has one file system only")
+    load_config().validate()
+    (base / "processed").rmdir()
+    (base / "processed").symlink_to("/dev/shm")
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_config().validate()
+
+    assert any("processed" in problem for problem in refused.value.problems)
+
+
+def test_storage_path_stays_below_the_base(base):
+    """
+    A path below the storage base is returned absolute, one that leaves it is refused.
+    """
+    config = load_config()
+
+    assert str(base / "uploads" / "a.zip") == config.get_storage_path("uploads/a.zip")
+    with pytest.raises(UnsafePathError):
+        config.get_storage_path("../elsewhere")
+    with pytest.raises(UnsafePathError):
+        config.get_storage_path("/etc/passwd")
+
+
+def test_settings_do_not_change(base):
+    """
+    Settings are read once; nobody changes them afterwards.
+    """
+    config = load_config()
+
+    with pytest.raises(ValueError, match="frozen"):
+        config.max_members = 1
+
+
+def test_mistake_gets_one_line_and_no_traceback(base):
+    """
+    On the command line a bad setting is one line that names it, and exit status 2.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "inbox", "config"],
+        env={**os.environ, "HTTP_PORT": "none", "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert 2 == done.returncode
+    assert done.stderr.startswith("inbox: HTTP_PORT: ")
+    assert 1 == done.stderr.count("\n")
