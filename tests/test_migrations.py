@@ -1,0 +1,126 @@
+"""Migrations: the tables are those of the models, whoever makes them, and however many at once."""
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from databases import connected
+from sqlalchemy import inspect, text
+
+from inbox.core.errors import DatabaseRefusedError
+from inbox.database import migrating
+from inbox.database.migrating import HEAD, VERSION_TABLE, alembic_config, current_revision, require_current, upgrade
+from inbox.database.models import Base
+
+SPAWN = multiprocessing.get_context("spawn")
+VERSIONS = Path(migrating.__file__).parent / "migrations" / "versions"
+
+
+@pytest.fixture
+def engine(empty_database_url):
+    with connected(empty_database_url) as sessions:
+        yield sessions.factory.kw["bind"]
+
+
+def test_newest_revision_is_the_one_required():
+    """
+    The revision this program asks for is the newest in the folder.
+    """
+    assert HEAD == max(path.name.partition("_")[0] for path in VERSIONS.glob("[0-9]*.py"))
+
+
+def test_migrated_schema_is_that_of_the_models(engine):
+    """
+    After all migrations nothing differs from what the models declare.
+    """
+    upgrade(engine)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": VERSION_TABLE, "compare_type": True, "compare_server_default": True}
+        )
+        differences = compare_metadata(context, Base.metadata)
+
+    assert [] == differences
+
+
+def test_second_upgrade_does_nothing(engine):
+    """
+    The first upgrade has something to do, the second has not, and the schema is current.
+    """
+    assert current_revision(engine) is None
+    with pytest.raises(DatabaseRefusedError, match="inbox db upgrade"):
+        require_current(engine)
+    assert upgrade(engine)
+    assert not upgrade(engine)
+    assert HEAD == current_revision(engine)
+    require_current(engine)
+
+
+def upgrade_in_process(url):
+    with connected(url) as sessions:
+        return upgrade(sessions.factory.kw["bind"])
+
+
+def test_several_processes_may_upgrade_at_once(engine, empty_database_url):
+    """
+    Of several services that start together one migrates, and the others wait for it.
+    """
+    with SPAWN.Pool(3) as pool:
+        done = pool.map(upgrade_in_process, [empty_database_url] * 3)
+
+    assert 1 == sum(done)
+    assert HEAD == current_revision(engine)
+
+
+def test_whoever_waited_finds_it_done(engine, empty_database_url, monkeypatch):
+    """
+    A service that found no schema, and then waited for another one's migration, does nothing more.
+    """
+    monkeypatch.setattr(migrating, "current_revision", lambda _engine: None)
+    with ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(lambda _: upgrade_in_process(empty_database_url), range(3)))
+
+    assert 1 == sum(done)
+
+
+def test_newer_schema_is_refused(engine):
+    """
+    A database that a newer version has upgraded is left alone.
+    """
+    upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+
+    with pytest.raises(DatabaseRefusedError, match="a newer inbox"):
+        upgrade(engine)
+
+
+def test_failed_migration_leaves_nothing(engine, monkeypatch):
+    """
+    A migration that fails half-way is taken back as a whole.
+    """
+
+    def fail(connection):
+        connection.execute(text("CREATE TABLE half (x INTEGER)"))
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(migrating, "_run", fail)
+
+    with pytest.raises(RuntimeError):
+        upgrade(engine)
+    assert [] == inspect(engine).get_table_names()
+
+
+def test_first_revision_can_be_taken_back(engine):
+    """
+    The downgrade of the first revision removes every table that it made.
+    """
+    upgrade(engine)
+    with engine.begin() as connection:
+        command.downgrade(alembic_config(connection), "base")
+
+    assert {VERSION_TABLE} == set(inspect(engine).get_table_names())
