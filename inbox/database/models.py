@@ -2,7 +2,7 @@
 The tables. Schema changes go through Alembic; a test holds the migrations against these models.
 
 Two rules keep a claim and an outcome cheap on PostgreSQL: no index holds a column that a claim changes, and pages are
-half full, so that the new version of a row finds room beside the old one (a heap-only update).
+less than half full, so that the new, longer version of a row finds room beside the old one (a heap-only update).
 """
 
 import uuid
@@ -117,7 +117,7 @@ class FileExtraction(Base):
         Index("ix_file_extractions_batch", "batch_id", "position"),
         Index("ix_file_extractions_due", "due_at", "position", **_where("processing_completed_at IS NULL")),
         Index("ix_file_extractions_unfinished", "batch_id", **_where("processing_completed_at IS NULL")),
-        {"postgresql_with": {"fillfactor": 50}},
+        {"postgresql_with": {"fillfactor": 40}},
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)

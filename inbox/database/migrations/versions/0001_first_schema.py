@@ -119,7 +119,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name="pk_file_extractions"),
         sa.UniqueConstraint("doc_id", name="uq_file_extractions_doc_id"),
-        postgresql_with={"fillfactor": 50},
+        postgresql_with={"fillfactor": 40},
     )
     op.create_index("ix_file_extractions_batch", "file_extractions", ["batch_id", "position"])
     op.create_index(
