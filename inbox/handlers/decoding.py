@@ -59,7 +59,7 @@ def guess_encoding(data: bytes) -> str | None:
     utf16 = _utf16_without_mark(sample)
     if utf16 is not None:
         return utf16
-    controls = 1 - len(sample.translate(None, _CONTROLS)) / max(len(sample), 1)
+    controls = (len(sample) - len(sample.translate(None, _CONTROLS))) / max(len(sample), 1)
     if _is_utf8(data):
         return "utf-8" if controls <= _MAX_CONTROLS_IN_UTF8 else None
     return (_declared(sample) or _code_page(sample)) if controls <= _MAX_CONTROLS_IN_CODE_PAGE else None
