@@ -10,7 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 from databases import connected
+from pipeline_parts import Clock, House
 from postgres import NoServerError, Server, any_server, own_server
+
+from inbox.utils.volume import Volume
 
 DATABASES = ("sqlite", "postgresql")
 
@@ -134,3 +137,9 @@ def storage(tmp_path) -> Path:
     folder = tmp_path / "shared"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def house(database, storage):
+    """All stages of one service on a fresh database and volume, with a clock that the test moves."""
+    return House(database, Volume.at(storage), Clock())

@@ -1,0 +1,133 @@
+"""The stages put together for a test: a volume, a database, a clock that only the test moves, and every event heard."""
+
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from zips import archive
+
+from inbox.archives import Limits
+from inbox.database import work
+from inbox.database.connection import Sessions
+from inbox.domain import Outcome, Owner
+from inbox.events import Event
+from inbox.lifecycle import FileState
+from inbox.pipeline.claiming import Claimer
+from inbox.pipeline.instances import Instance, this_owner
+from inbox.pipeline.registering import Registrar
+from inbox.pipeline.reporting import Reporter
+from inbox.pipeline.rescuing import Rescuer, RetryPolicy
+from inbox.pipeline.retrying import Retrier
+from inbox.pipeline.runner import Closing, Intake, Rescuing, Timing
+from inbox.pipeline.settling import Settler
+from inbox.pipeline.summarising import Summariser
+from inbox.utils.volume import Volume
+
+QUIET = timedelta(seconds=2)
+LIFE = timedelta(seconds=60)
+
+
+class Clock:
+    """Time that moves only when the test says so. It begins now, since files carry the machine's times."""
+
+    def __init__(self):
+        self.time = datetime.now(UTC)
+        self.ticks = 1000.0
+
+    def now(self):
+        return self.time
+
+    def monotonic(self):
+        return self.ticks
+
+    def go_on(self, seconds):
+        self.time += timedelta(seconds=seconds)
+        self.ticks += seconds
+
+
+@dataclass
+class House:
+    """One service without its threads."""
+
+    sessions: Sessions
+    volume: Volume
+    clock: Clock
+    owner: str = "host/boot/1/nonce"
+    after_success: str = "move"
+    limits: Limits = field(default_factory=Limits)
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.volume.make()
+        timing = Timing(LIFE, timedelta(seconds=10), timedelta(seconds=1800))
+        self.reporter = Reporter(self.sessions, self.volume, self.clock, after_success=self.after_success)
+        self.settler = Settler(QUIET, self.clock, trust_age=False)
+        self.claimer = Claimer(self.sessions, self.clock, owner=self.owner, life=LIFE)
+        self.registrar = Registrar(self.sessions, self.clock, extracted_folder=self.volume.extracted.name)
+        self.intake = Intake(
+            volume=self.volume,
+            sessions=self.sessions,
+            clock=self.clock,
+            settler=self.settler,
+            claimer=self.claimer,
+            registrar=self.registrar,
+            reporter=self.reporter,
+            limits=self.limits,
+            timing=timing,
+            emit=self.events.append,
+        )
+        self.closing = Closing(self.volume, Summariser(self.sessions, self.clock), self.reporter, self.events.append)
+        self.instance = Instance(self.volume.instances, this_owner(), workers=2)
+        self.rescuer = Rescuer(self.sessions, self.clock, RetryPolicy(3, 2.0), batch_time=timing.batch_time)
+        self.rescuing = Rescuing(
+            volume=self.volume,
+            sessions=self.sessions,
+            rescuer=self.rescuer,
+            instance=self.instance,
+            timing=timing,
+            emit=self.events.append,
+        )
+        self.retrier = Retrier(self.sessions, self.volume, self.clock)
+
+    def drop(self, name="drop.zip", data=None, members=("a.txt", "docs/b.txt")) -> Path:
+        path = self.volume.uploads / name
+        path.write_bytes(archive(members) if data is None else data)
+        return path
+
+    def take(self, *, settle=True) -> None:
+        """Let the drops settle, and do one round of the intake."""
+        self.intake.round()
+        if settle:
+            self.clock.go_on(QUIET.total_seconds())
+            self.intake.round()
+
+    def work(self, **outcomes) -> None:
+        """Do what workers would: bring every due file to rest, as success or as the test says by member path."""
+        with self.sessions.writing() as session:
+            page = work.claim_files("worker", limit=1000, now=self.clock.now(), life=LIFE, session=session)
+        with self.sessions.writing() as session:
+            work.record_outcomes([self._outcome(file, outcomes) for file in page.files], session=session)
+
+    def _outcome(self, file, outcomes):
+        failing = outcomes.get("failing", ())
+        failed = file.member_path in failing
+        return Outcome(
+            file.doc_id,
+            file.token,
+            FileState.FAILED if failed else FileState.SUCCESS,
+            self.clock.now(),
+            7,
+            error_type="PARSE_ERROR" if failed else None,
+            error_message="broken" if failed else None,
+        )
+
+    def heard(self, kind) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def uploads(self) -> list[str]:
+        return sorted(os.listdir(self.volume.uploads))
+
+
+def owner(pid=1, boot="boot", nonce="n"):
+    return Owner("host", boot, pid, nonce)

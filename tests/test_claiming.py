@@ -1,0 +1,124 @@
+"""Claiming: one holder per drop, one per batch."""
+
+import hashlib
+import multiprocessing
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from databases import a_drop
+
+from inbox.core.errors import RetryableError, StorageError
+from inbox.database.batches import release_batch
+from inbox.database.operations import get_batch_by_id
+from inbox.pipeline.claiming import Claimed, Claimer, Recognised, Underway, identify, locked
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def claim(house, batch_id="b1", name="drop.zip", inode=1, owner=None):
+    claimer = Claimer(house.sessions, house.clock, owner=owner or house.owner, life=house.claimer._life)
+    return claimer.claim(batch_id, a_drop(name, inode=inode), drop_name=name, zip_path=f"uploads/{name}")
+
+
+def test_lock_has_one_holder(tmp_path):
+    """
+    While one holds the lock of a name nobody else gets it, and another name is free.
+    """
+    with locked(tmp_path, "a.zip") as first, locked(tmp_path, "a.zip") as second, locked(tmp_path, "b.zip") as other:
+        assert (True, False, True) == (first, second, other)
+    with locked(tmp_path, "a.zip") as again:
+        assert again
+    assert [] == os.listdir(tmp_path)
+
+
+def lock_in_process(folder, entered, leave, answers):
+    with locked(folder, "a.zip") as is_ours:
+        answers.put(is_ours)
+        entered.set()
+        leave.wait(30)
+
+
+def test_lock_holds_across_processes(tmp_path):
+    """
+    Another process cannot take a lock that is held, and a killed holder's lock is free.
+    """
+    entered, leave, answers = SPAWN.Event(), SPAWN.Event(), SPAWN.Queue()
+    process = SPAWN.Process(target=lock_in_process, args=(tmp_path, entered, leave, answers))
+    process.start()
+    assert entered.wait(30)
+
+    with locked(tmp_path, "a.zip") as while_held:
+        assert (True, False) == (answers.get(timeout=30), while_held)
+    process.kill()
+    process.join(30)
+    with locked(tmp_path, "a.zip") as after_death:
+        assert after_death
+
+
+def test_lock_that_cannot_be_taken_is_trouble(tmp_path):
+    """
+    A folder of locks that is gone is trouble with the volume.
+    """
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StorageError), locked(tmp_path / "file" / "locks", "a.zip"):
+        pass
+
+
+def test_identity_is_the_content(tmp_path):
+    """
+    The batch's id is the SHA-256 of the archive's bytes, and computing it can be stopped.
+    """
+    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
+    fd = os.open(tmp_path / "a", os.O_RDONLY)
+
+    assert hashlib.sha256(b"x" * 3_000_000).hexdigest() == identify(fd, should_stop=lambda: False)
+    with pytest.raises(RetryableError) as stopped:
+        identify(fd, should_stop=lambda: True)
+    assert "STOPPED" == stopped.value.reason_code
+    os.close(fd)
+
+
+def test_first_claim_gets_the_lease(house):
+    """
+    The first drop of a content is claimed with attempt 1; the same drop again is under way.
+    """
+    first, second = claim(house), claim(house)
+
+    assert isinstance(first, Claimed)
+    assert (1, "drop.zip") == (first.lease.attempt, first.lease.drop_name)
+    assert isinstance(second, Underway)
+
+
+def test_other_drop_of_the_content_is_recognised(house):
+    """
+    Another drop with content that is being worked on is recognised, under whatever name.
+    """
+    claim(house)
+
+    assert isinstance(claim(house, name="copy.zip", inode=2), Recognised)
+
+
+def test_waiting_batch_is_adopted(house):
+    """
+    A batch whose own drop has gone is taken with another drop of the same content.
+    """
+    lease = claim(house).lease
+    with house.sessions.writing() as session:
+        release_batch(lease, due_at=house.clock.now(), counted=False, now=house.clock.now(), session=session)
+    adopted = claim(house, name="copy.zip", inode=2)
+
+    assert isinstance(adopted, Claimed)
+    assert "uploads/copy.zip" == get_batch_by_id("b1").zip_path
+
+
+def test_one_of_many_claimers_wins(house):
+    """
+    Of several services that claim one drop at once, one gets it.
+    """
+    with ThreadPoolExecutor(5) as pool:
+        claims = list(pool.map(lambda n: claim(house, owner=f"{n}"), range(10)))
+
+    assert 1 == sum(isinstance(one, Claimed) for one in claims)
+    assert all(isinstance(one, Claimed | Underway) for one in claims)

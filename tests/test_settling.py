@@ -1,0 +1,181 @@
+"""Settling: taken when quiet and whole, never before."""
+
+import os
+from datetime import timedelta
+
+import pytest
+from pipeline_parts import Clock
+from zips import STORED, Member, archive
+
+from inbox.pipeline import settling
+from inbox.pipeline.settling import Settled, Settler, Waiting
+from inbox.pipeline.watching import scan
+
+WHOLE = archive(["a.txt", Member("inner.zip", archive(["x"]), STORED)])
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def settler(clock):
+    return Settler(timedelta(seconds=2), clock, trust_age=False)
+
+
+def judge(settler, folder):
+    return list(settler.judge(scan(folder)))
+
+
+def test_whole_drop_is_taken_after_its_quiet_time(settler, clock, tmp_path):
+    """
+    A whole drop that nobody touches is settled after the quiet time, and not a moment sooner.
+    """
+    (tmp_path / "a.zip").write_bytes(WHOLE)
+    verdicts = []
+    for seconds in (0, 1.9, 0.1):
+        clock.go_on(seconds)
+        verdicts.append([type(verdict) for verdict in judge(settler, tmp_path)])
+
+    assert [[], [], [Settled]] == verdicts
+
+
+def test_any_change_begins_the_quiet_time_anew(settler, clock, tmp_path):
+    """
+    Growth, a new time or another file under the name starts the waiting over.
+    """
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE)
+    judge(settler, tmp_path)
+    for number, change in enumerate((lambda: path.write_bytes(WHOLE + bytes(5)), lambda: os.utime(path, (1, 1)))):
+        clock.go_on(1.5)
+        change()
+        assert [] == judge(settler, tmp_path), number
+        clock.go_on(1.5)
+        assert [] == judge(settler, tmp_path), number
+    clock.go_on(0.5)
+
+    assert 1 == len(judge(settler, tmp_path))
+
+
+def test_no_truncation_settles(settler, clock, tmp_path):
+    """
+    A copy that stalls at any byte is not taken, however long it is quiet.
+    """
+    path = tmp_path / "a.zip"
+    for length in range(len(WHOLE)):
+        path.write_bytes(WHOLE[:length])
+        os.utime(path, (length, length))
+        judge(settler, tmp_path)
+        clock.go_on(3600)
+        (verdict,) = judge(settler, tmp_path)
+        assert isinstance(verdict, Waiting)
+
+
+def test_reason_for_waiting_comes_along(settler, clock, tmp_path):
+    """
+    A quiet drop that is not whole says why, and one that is no archive says that.
+    """
+    (tmp_path / "cut.zip").write_bytes(WHOLE[:50])
+    (tmp_path / "note.txt").write_text("no archive")
+    judge(settler, tmp_path)
+    clock.go_on(2)
+
+    reasons = {verdict.drop.name: verdict.completeness.reason_code for verdict in judge(settler, tmp_path)}
+
+    assert {"cut.zip": "NO_END_RECORD", "note.txt": "NOT_AN_ARCHIVE"} == reasons
+
+
+def test_structure_is_judged_once_for_each_content(settler, clock, tmp_path, monkeypatch):
+    """
+    A drop that stays is not opened again at every scan, one that changes is.
+    """
+    looks = []
+    look = settling.look_inside
+    monkeypatch.setattr(settling, "look_inside", lambda drop: looks.append(drop.name) or look(drop))
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE[:60])
+    for _ in range(4):
+        judge(settler, tmp_path)
+        clock.go_on(2)
+    path.write_bytes(WHOLE)
+    for _ in range(3):
+        judge(settler, tmp_path)
+        clock.go_on(2)
+
+    assert ["a.zip", "a.zip"] == looks
+
+
+def test_next_look_is_when_the_quiet_time_ends(settler, clock, tmp_path):
+    """
+    Whoever asks is told when a drop may have settled, and nothing when none is under way.
+    """
+    assert settler.next_look_in() is None
+    (tmp_path / "a.zip").write_bytes(WHOLE)
+    judge(settler, tmp_path)
+    clock.go_on(0.5)
+
+    assert 1.5 == settler.next_look_in()
+    clock.go_on(5)
+    assert 0.0 == settler.next_look_in()
+    judge(settler, tmp_path)
+    assert settler.next_look_in() is None
+
+
+def test_drop_that_was_held_is_judged_anew(settler, clock, tmp_path):
+    """
+    A drop that turned out not to be whole is looked at again after the time that was said, from the start.
+    """
+    (tmp_path / "a.zip").write_bytes(WHOLE)
+    judge(settler, tmp_path)
+    clock.go_on(2)
+    (settled,) = judge(settler, tmp_path)
+    settler.hold(settled.drop, 10)
+
+    assert [] == judge(settler, tmp_path)
+    assert 10 == settler.next_look_in()
+    clock.go_on(10)
+    assert [Settled(settled.drop)] == judge(settler, tmp_path)
+
+
+def test_old_drop_need_not_wait_where_clocks_agree(clock, tmp_path):
+    """
+    On a local volume a drop that was there before the service has been quiet already; a network's clock proves nothing.
+    """
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE)
+    old = Settler(timedelta(seconds=2), clock, trust_age=True)
+    clock.go_on(60)
+
+    assert 1 == len(judge(old, tmp_path))
+    assert [] == judge(Settler(timedelta(seconds=2), clock, trust_age=False), tmp_path)
+
+
+def test_change_seen_late_counts_from_when_it_was_made(clock, tmp_path):
+    """
+    A change that the scan saw late has been quiet since it was made, but never longer than the quiet time.
+    """
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE[:-5])
+    settler = Settler(timedelta(seconds=2), clock, trust_age=True)
+    judge(settler, tmp_path)
+    path.write_bytes(WHOLE)
+    clock.go_on(30)
+
+    assert 1 == len(judge(settler, tmp_path))
+
+
+def test_drop_that_is_gone_is_forgotten(settler, clock, tmp_path):
+    """
+    A drop that left and comes back begins anew.
+    """
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE)
+    judge(settler, tmp_path)
+    path.rename(tmp_path / ".aside")
+    judge(settler, tmp_path)
+    clock.go_on(2)
+    (tmp_path / ".aside").rename(path)
+
+    assert [] == judge(settler, tmp_path)
