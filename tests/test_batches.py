@@ -222,8 +222,8 @@ def test_refused_archive_is_offered_again(database):
     lease = lease_it("b1")
     with get_session() as session:
         batches.finish_extraction(lease, BatchState.QUARANTINED, now=NOW, session=session, reason_code="ENCRYPTED")
-        offered = runs.offer_again("b1", now=LATER, session=session)
-        again = runs.offer_again("b1", now=LATER, session=session)
+        offered = runs.offer_again("b1", "uploads/drop.zip", now=LATER, session=session)
+        again = runs.offer_again("b1", "uploads/drop.zip", now=LATER, session=session)
 
     assert (True, False) == (offered, again)
     assert ("received", 0, None) == (status(), get_batch_by_id("b1").attempt_count, get_batch_by_id("b1").reason_code)

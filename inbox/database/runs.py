@@ -139,8 +139,8 @@ def open_run(
     return count
 
 
-def offer_again(batch_id: str, *, now: datetime, session: Session) -> bool:
-    """An operator's retry of a batch that never got members: it waits for its archive to appear in the uploads."""
+def offer_again(batch_id: str, zip_path: str, *, now: datetime, session: Session) -> bool:
+    """An operator's retry of a batch that never got members: its archive waits at `zip_path` to be taken again."""
     statement = (
         update(ProcessingJob)
         .where(
@@ -150,6 +150,7 @@ def offer_again(batch_id: str, *, now: datetime, session: Session) -> bool:
         )
         .values(
             status=BatchState.RECEIVED,
+            zip_path=zip_path,
             attempt_count=0,
             due_at=now,
             updated_at=now,

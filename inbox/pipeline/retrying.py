@@ -71,7 +71,11 @@ class Retrier:
         return Retried(batch.batch_id, batch.drop_name, files)
 
     def _offer_again(self, batch: BatchRecord) -> Retried:
-        """Put the archive back into the uploads, where it passes the same gate again."""
+        """
+        Put the archive back into the uploads, where it passes the same gate again.
+
+        The move comes first: should the rest fail, the archive is recognised there and goes back to quarantine.
+        """
         archive = self._volume.base / batch.zip_path
         folder, name = archive.parent, archive.name
         found = find_by_stored_name(folder, name)
@@ -79,10 +83,11 @@ class Retrier:
             raise PermanentError(
                 "the archive is not where it was put", subject=batch.zip_path, hint="drop it into the uploads again"
             )
-        with self._sessions.writing() as session:
-            runs.offer_again(batch.batch_id, now=self._clock.now(), session=session)
         if folder != self._volume.uploads:
             self._move_back(found, batch)
+        zip_path = f"{self._volume.uploads.name}/{batch.drop_name}"
+        with self._sessions.writing() as session:
+            runs.offer_again(batch.batch_id, zip_path, now=self._clock.now(), session=session)
         return Retried(batch.batch_id, batch.drop_name, 0, archive_offered_again=True)
 
     def _move_back(self, archive: Path, batch: BatchRecord) -> None:

@@ -1,0 +1,218 @@
+"""Rescuing: every leased state expires, and whatever its holder left is taken over, charged or not."""
+
+from datetime import timedelta
+
+from databases import LIFE, fill_batch, lease_it, make_batch
+
+from inbox.core.errors import RetryableError
+from inbox.database import leasing, work
+from inbox.database.operations import (
+    get_batch_by_id,
+    get_batch_files,
+    mark_file_processing_start,
+)
+from inbox.domain import InHand
+from inbox.events import AttemptFailed, AttemptToRepeat, BatchForgotten, BatchOverdue, FilesReleased, WorkRescued
+
+
+def claim(house, owner, files=4):
+    fill_batch("b1", files, now=house.clock.now())
+    return claim_again(house, owner)
+
+
+def claim_again(house, owner):
+    with house.sessions.writing() as session:
+        return work.claim_files(owner, limit=100, now=house.clock.now(), life=LIFE, session=session)
+
+
+def states():
+    return [file.status for file in get_batch_files("b1")]
+
+
+def rescue(house, *, dead=(), hands=None):
+    return list(house.rescuer.rescue(dead_owners=dead, what_was_in_hand=lambda _owner: hands))
+
+
+def test_living_lease_is_left_alone(house):
+    """
+    What a living worker holds is nobody else's business.
+    """
+    claim(house, "other")
+    house.clock.go_on(LIFE.total_seconds() - 1)
+
+    assert [] == rescue(house)
+    assert ["processing"] * 4 == states()
+
+
+def test_only_the_file_in_hand_is_charged(house):
+    """
+    Of a dead worker's page the file it had in hand has used its attempt, and the others are given back uncounted.
+    """
+    page = claim(house, "other")
+    (rescued,) = rescue(house, dead=["other"], hands=[InHand(page.token, page.files[1].doc_id, 0.0)])
+    files = get_batch_files("b1")
+
+    assert (3, 1) == (rescued.released, len(rescued.charged))
+    assert ["pending", "retrying", "pending", "pending"] == [file.status for file in files]
+    assert "RETRYABLE" == files[1].error_type
+    assert house.clock.now() < files[1].due_at
+
+
+def test_unknown_hand_charges_the_page(house):
+    """
+    Where nobody can know what was in hand, every claimed file is charged, so that a killer cannot loop for ever.
+    """
+    claim(house, "elsewhere")
+    house.clock.go_on(LIFE.total_seconds())
+    (rescued,) = rescue(house, hands=None)
+
+    assert (0, 4) == (rescued.released, len(rescued.charged))
+    assert ["retrying"] * 4 == states()
+
+
+def test_nothing_in_hand_charges_nobody(house):
+    """
+    A worker that died between two files has used no attempt.
+    """
+    claim(house, "other")
+    (rescued,) = rescue(house, dead=["other"], hands=[])
+
+    assert (4, ()) == (rescued.released, rescued.charged)
+    assert ["pending"] * 4 == states()
+
+
+def test_file_that_kills_its_worker_ends_failed(house):
+    """
+    A file whose every attempt kills the worker is failed after its attempts, and says so.
+    """
+    fill_batch("b1", 1, now=house.clock.now())
+    for _ in range(3):
+        house.clock.go_on(60)
+        page = claim_again(house, "other")
+        rescue(house, dead=["other"], hands=[InHand(page.token, page.files[0].doc_id, 0.0)])
+    (file,) = get_batch_files("b1")
+
+    assert ("failed", 2, "RETRYABLE") == (file.status, file.retry_count, file.error_type)
+    assert "died" in file.error_message
+    house.clock.go_on(600)
+    assert () == claim_again(house, "other").files
+
+
+def test_one_rescuer_decides(house):
+    """
+    A lease that another service has taken over already is not settled a second time.
+    """
+    page = claim(house, "other")
+    lease = leasing.ExpiredLease(page.token, "other")
+    error = RetryableError("dead")
+    first = house.rescuer.settle(lease, in_hand=[], error=error, owner_is_dead=True)
+    second = house.rescuer.settle(lease, in_hand=None, error=error, owner_is_dead=True)
+
+    assert first is not None
+    assert second is None
+    assert ["pending"] * 4 == states()
+
+
+def test_paused_worker_finds_its_lease_lost(house):
+    """
+    A worker that wakes up past its lease can record nothing that was given to another.
+    """
+    page = claim(house, "paused")
+    house.clock.go_on(LIFE.total_seconds())
+    rescue(house, hands=[])
+    again = claim_again(house, "other")
+    house.owner = "paused"
+    outcomes = [house._outcome(file, {}) for file in page.files]
+    with house.sessions.writing() as session:
+        counted = work.record_outcomes(outcomes, session=session)
+
+    assert set() == counted
+    assert len(again.files) == 4
+    assert ["processing"] * 4 == states()
+
+
+def test_dead_extraction_is_due_again(house):
+    """
+    An extraction whose holder is gone waits for the next worker at once.
+    """
+    make_batch("b1", now=house.clock.now())
+    lease_it("b1", owner="other", now=house.clock.now())
+    rescue(house, dead=["other"], hands=[])
+
+    assert ("received", 1) == (get_batch_by_id("b1").status, get_batch_by_id("b1").attempt_count)
+
+
+def test_overdue_batch_is_settled_with_what_it_has(house):
+    """
+    A batch past its time ends its unfinished files as TIMEOUT, and closing settles it.
+    """
+    with house.instance:
+        claim(house, "other", 2)
+        house.clock.go_on(1801)
+        house.rescuing.round()
+        house.closing.round()
+
+    assert [("b1", 2)] == [(event.batch_id, event.files) for event in house.heard(BatchOverdue)]
+    assert {"TIMEOUT"} == {file.error_type for file in get_batch_files("b1")}
+    assert "failed" == get_batch_by_id("b1").status
+
+
+def test_file_started_by_hand_becomes_stale(house):
+    """
+    A file that was started without a lease is taken over when it has been in processing for too long.
+    """
+    (doc_id,) = fill_batch("b1", 1, now=house.clock.now())
+    mark_file_processing_start(doc_id, now=house.clock.now())
+    early = house.rescuer.rescue_unleased(timeout=timedelta(minutes=30))
+    house.clock.go_on(1801)
+    late = house.rescuer.rescue_unleased(timeout=timedelta(minutes=30))
+
+    assert (0, 1, ["retrying"]) == (early, late, states())
+
+
+def test_vanished_drop_is_forgotten(house):
+    """
+    A batch that nobody extracted yet goes when its drop was taken away, and stays while the drop is there.
+    """
+    make_batch("b1", now=house.clock.now(), name="gone.zip")
+    make_batch("b2", now=house.clock.now(), name="there.zip")
+    house.drop("there.zip")
+    with house.instance:
+        house.rescuing.round()
+
+    assert ["b1"] == [event.batch_id for event in house.heard(BatchForgotten)]
+    assert get_batch_by_id("b1") is None
+    assert get_batch_by_id("b2") is not None
+
+
+def test_round_tells_what_was_rescued(house):
+    """
+    A round of rescuing announces whom it took over from and what each file came to, and wakes the workers.
+    """
+    woken = []
+    house.rescuing.on_rescued = lambda: woken.append(1)
+    claim(house, "elsewhere", 2)
+    house.clock.go_on(LIFE.total_seconds())
+    (house.volume.staging / f"b.{'0' * 32}").mkdir()
+    with house.instance:
+        house.rescuing.round()
+        house.rescuing.round()
+
+    assert [("elsewhere", 0, 2)] == [(event.owner, event.released, event.charged) for event in house.heard(WorkRescued)]
+    assert 2 == len(house.heard(AttemptToRepeat))
+    assert [1] == woken
+    assert [] == list(house.volume.staging.iterdir())
+
+
+def test_own_dead_worker_is_settled(house):
+    """
+    What one of our own worker processes held is settled at once, with the error that says how it ended.
+    """
+    page = claim(house, "me/w0.1", 3)
+    error = RetryableError("the worker process ended by SIGSEGV")
+    house.rescuing.settle_dead_worker("me/w0.1", in_hand=[InHand(page.token, page.files[0].doc_id, 0.0)], error=error)
+
+    assert ["retrying", "pending", "pending"] == states()
+    assert [2] == [event.files for event in house.heard(FilesReleased)]
+    assert "SIGSEGV" in house.heard(AttemptToRepeat)[0].error
+    assert [] == house.heard(AttemptFailed)
