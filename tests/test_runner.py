@@ -19,8 +19,8 @@ from inbox.events import (
     DropRecognised,
     DropWaits,
 )
-from inbox.pipeline import runner
 from inbox.pipeline.claiming import locked
+from inbox.pipeline.runner import intake as runner
 from inbox.pipeline.runner import is_everything_done
 
 

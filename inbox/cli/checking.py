@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from sqlalchemy import make_url
 
-from inbox.app import handler_settings, refuse_sqlite_on_network
+from inbox.app.opening import handler_settings, refuse_sqlite_on_network
 from inbox.config import Config, redact_url
 from inbox.core.errors import ConfigurationError, WorkerError
 from inbox.database.connection import close, create_engine, ping

@@ -67,7 +67,7 @@ def run(
     once: Annotated[bool, typer.Option("--once", help="Process what is there, then exit: 0 if all went well.")] = False,
 ) -> None:
     """Serve: take drops and process their files until SIGTERM."""
-    from inbox.app import serve
+    from inbox.app.serving import serve
     from inbox.cli.screen import progress_of
 
     config = _load(storage)
@@ -90,7 +90,7 @@ def status(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many batches to list.")] = 20,
 ) -> None:
     """Show the newest batches, or one batch with its failed files."""
-    from inbox.app import opened
+    from inbox.app.opening import opened
     from inbox.cli import asking, screen
 
     with opened(_load(storage), migrate=False) as at_hand, at_hand.sessions.reading() as session:
@@ -110,7 +110,7 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Retry what failed: a batch's failed files, one file, or a refused archive."""
-    from inbox.app import opened
+    from inbox.app.opening import opened
     from inbox.cli import screen
     from inbox.pipeline.retrying import Retrier
     from inbox.utils.clock import SystemClock
@@ -170,7 +170,7 @@ def logs(  # noqa: PLR0917 - one option each
 @_explained
 def upgrade(storage: Storage = None) -> None:
     """Bring the schema to the newest revision."""
-    from inbox.app import opened
+    from inbox.app.opening import opened
     from inbox.database.migrating import HEAD, current_revision
 
     config = _load(storage)

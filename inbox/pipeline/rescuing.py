@@ -9,8 +9,7 @@ machine), every claimed file is charged, so that a file which kills its worker c
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-
-from sqlalchemy.orm import Session
+from typing import TYPE_CHECKING
 
 from inbox.core.errors import RetryableError, WorkerError
 from inbox.core.idempotency import detect_stale_processing, should_reprocess_file
@@ -23,6 +22,9 @@ from inbox.database.models import FileExtraction
 from inbox.domain import ClaimedFile, InHand, Outcome
 from inbox.lifecycle import BatchState, FileState
 from inbox.utils.clock import Clock
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 WhatWasInHand = Callable[[str], Collection[InHand] | None]
 """Given an owner that is gone, what its processes had in hand; None when nobody can know."""
@@ -96,7 +98,7 @@ class Rescuer:
         return Rescue(lease.owner, released, charged)
 
     def _charge(
-        self, token: str, guilty: Collection[str] | None, error: WorkerError, now: datetime, session: Session
+        self, token: str, guilty: Collection[str] | None, error: WorkerError, now: datetime, session: "Session"
     ) -> tuple[tuple[ClaimedFile, Outcome], ...]:
         if guilty is not None and not guilty:
             return ()

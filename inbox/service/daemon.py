@@ -5,9 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
-
-from sqlalchemy import Engine
+from typing import TYPE_CHECKING, Final
 
 from inbox import events
 from inbox.core.errors import StorageError, WorkerError, describe_error
@@ -22,6 +20,9 @@ from inbox.service.health import Health
 from inbox.service.legs import Leg
 from inbox.utils.clock import Bell, Clock
 from inbox.utils.volume import Volume
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 _CLOSING_SECONDS: Final = 15.0
 _KILL_SECONDS: Final = 2.0
@@ -61,7 +62,7 @@ class Daemon:
     rescuing: Rescuing
     supervisor: Supervisor
     make_watch: Callable[[Bell], Watch]
-    engine: Engine
+    engine: "Engine"
     sessions: Sessions
     volume: Volume
     clock: Clock

@@ -1,37 +1,25 @@
-"""The composition root: turns settings into a service, in the main process and in each worker process."""
+"""Serving: the whole service, put together from plain values and run until it is asked to stop."""
 
-import logging
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Engine, make_url
-
+from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened
+from inbox.app.working import spawn_worker
 from inbox.archives import Limits
 from inbox.config import Config, redact_url
-from inbox.core.errors import ConfigurationError, DatabaseUnavailableError
 from inbox.core.logging import setup_logger
-from inbox.core.retry import retry_with_backoff
-from inbox.database.connection import Sessions, close, create_engine, get_session_factory
-from inbox.database.migrating import require_current, upgrade
-from inbox.domain import ClaimedFile
+from inbox.database.connection import Sessions
 from inbox.events import Event, ServiceStarted, ServiceStopped, ServiceStopping
-from inbox.handlers.base import File
-from inbox.handlers.registry import HandlerSettings, load_handlers
+from inbox.handlers.registry import load_handlers
 from inbox.pipeline.claiming import Claimer
-from inbox.pipeline.dispatching.attempting import Attempting
-from inbox.pipeline.dispatching.slots import Slots
 from inbox.pipeline.dispatching.supervising import Supervision, Supervisor
-from inbox.pipeline.dispatching.worker import Link, Worker, WorkerPlan
 from inbox.pipeline.instances import Instance, this_owner
 from inbox.pipeline.registering import Registrar
 from inbox.pipeline.reporting import Reporter
@@ -44,82 +32,10 @@ from inbox.service.daemon import Daemon, Rhythm, Tally
 from inbox.service.narrating import narrator
 from inbox.service.server import ProbeServer
 from inbox.utils.clock import Bell, SystemClock
-from inbox.utils.filetypes import get_file_type
-from inbox.utils.mounts import filesystem_type, is_network
-from inbox.utils.volume import Volume
 
-LOGGER: Final = "inbox"
 SETTLE_SECONDS: Final = {"local": 2.0, "network": 5.0}
 SCAN_SECONDS: Final = {"local": 15.0, "network": 5.0}
-POLL_SECONDS: Final = {"sqlite": 30.0, "postgresql": 3.0}
-"""How long an idle worker waits for work that nobody announced to it: on PostgreSQL other replicas register too."""
 ONCE_SCAN_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A checked configuration with its database at hand."""
-
-    config: Config
-    engine: Engine
-    sessions: Sessions
-    volume: Volume
-
-
-@contextmanager
-def opened(config: Config, *, migrate: bool, wait: bool = False) -> Iterator[Opened]:
-    """
-    Check the settings, connect, bring the schema up to date (or require it to be), and close at the end.
-
-    With `wait` a database that does not answer is waited for. Raises ConfigurationError, DatabaseUnavailableError,
-    DatabaseRefusedError.
-    """
-    config.validate()
-    refuse_sqlite_on_network(config)
-    engine = create_engine(config)
-    prepare: Callable[[Engine], object] = upgrade if migrate else require_current
-    if wait:
-        prepare = _patiently(prepare)
-    try:
-        prepare(engine)
-        yield Opened(config, engine, Sessions(get_session_factory(engine)), volume_of(config))
-    finally:
-        close(engine)
-
-
-def volume_of(config: Config) -> Volume:
-    return Volume.at(
-        config.storage_base_path, uploads=config.storage_uploads_dir, extracted=config.storage_extracted_dir
-    )
-
-
-def locality_of(config: Config) -> str:
-    """Say whether the uploads lie on a `local` or a `network` file system."""
-    return "network" if is_network(filesystem_type(volume_of(config).uploads)) else "local"
-
-
-def refuse_sqlite_on_network(config: Config) -> None:
-    """Raise ConfigurationError for an SQLite file on a network file system, where its locking corrupts it."""
-    url = make_url(config.database_url)
-    if url.get_backend_name() != "sqlite" or not url.database:
-        return
-    kind = filesystem_type(Path(url.database).parent)
-    if is_network(kind):
-        raise ConfigurationError(
-            f"SQLite cannot live on a network file system ({kind}): {url.database}",
-            hint="set DATABASE_URL to PostgreSQL, or to sqlite:////a/local/folder/inbox.db",
-        )
-
-
-def handler_settings(config: Config) -> HandlerSettings:
-    return HandlerSettings(
-        modules=config.handlers,
-        handler_url=config.handler_url or None,
-        timeout_seconds=config.file_processing_timeout,
-        unreadable=config.unreadable_files,
-        max_text_chars=config.max_text_chars,
-        storage_base=config.storage_base_path,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,71 +167,6 @@ def compose(
     )
 
 
-def spawn_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner: str) -> tuple[BaseProcess, Connection]:
-    """
-    Start a worker process: a fresh interpreter, since a fork of a process with threads is not to be trusted.
-
-    `talk` says whether it logs to the console too.
-    """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(
-        target=run_worker,
-        args=(config, slots_path, talk, slot, owner, theirs),
-        name=f"inbox-worker-{slot}",
-        daemon=False,
-    )
-    process.start()
-    theirs.close()
-    return process, ours
-
-
-def run_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner: str, connection: Connection) -> None:
-    """Be a worker process. Signals are the supervisor's business; a handler's prints must not mix with log lines."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)  # not SIG_IGN: that would be inherited by what a handler starts
-    logger = setup_logger(LOGGER, config, console=sys.stdout if talk else None)
-    sys.stdout = sys.stderr
-    clock = SystemClock()
-    engine = create_engine(config.model_copy(update={"database_max_connections": 2}))
-    sessions = Sessions(get_session_factory(engine))
-    registry = load_handlers(handler_settings(config))
-    worker = Worker(
-        WorkerPlan(
-            slot=slot,
-            owner=owner,
-            lease_life=timedelta(seconds=config.lease_seconds),
-            poll_interval=timedelta(seconds=POLL_SECONDS[make_url(config.database_url).get_backend_name()]),
-        ),
-        sessions=sessions,
-        slots=Slots(slots_path),
-        link=Link(connection),
-        attempting=Attempting(registry, clock, config.max_retry_attempts, config.retry_base_delay_seconds),
-        prepare=partial(file_for_handler, config.storage_base_path),
-        clock=clock,
-        emit=narrator(logger),
-    )
-    worker.run()
-    close(engine)
-
-
-def file_for_handler(base: Path, claimed: ClaimedFile) -> File:
-    """Return the file as its handler sees it."""
-    path = base / claimed.file_path
-    return File(
-        path=path,
-        name=claimed.file_name,
-        member_path=claimed.member_path,
-        file_type=get_file_type(path),
-        size_bytes=claimed.size_bytes,
-        sha256=claimed.sha256,
-        doc_id=claimed.doc_id,
-        batch_id=claimed.batch_id,
-        run_id=claimed.run_id,
-        attempt=claimed.attempt,
-    )
-
-
 class Stop:
     """SIGTERM and SIGINT ask for an orderly end; the second one ends the process at once."""
 
@@ -341,22 +192,3 @@ class Stop:
             signal.raise_signal(number)
         self.reason = signal.Signals(number).name
         self._bell.ring()
-
-
-def _patiently(prepare: Callable[[Engine], object]) -> Callable[[Engine], object]:
-    logger = logging.getLogger(LOGGER)
-    said: list[str] = []
-
-    def say(details: dict[str, object]) -> None:
-        text = str(details.get("exception", ""))
-        if text not in said:
-            said.append(text)
-            logger.warning("waiting for the database: %s", text)
-
-    return retry_with_backoff(
-        max_attempts=None,
-        base_delay=0.5,
-        max_delay=10.0,
-        retryable_exceptions=(DatabaseUnavailableError,),
-        on_backoff=say,
-    )(prepare)

@@ -1,9 +1,4 @@
-"""
-The order of the stages, and nothing else: three one-way legs that meet at the folder and the database.
-
-Each leg is a method that does one round and may be called again at any time; a crash anywhere is only a late start of
-the next leg.
-"""
+"""The first leg, from the uploads to the database: watching, settling, claiming, extracting, registering."""
 
 import logging
 import time
@@ -27,21 +22,18 @@ from inbox.core.retry import calculate_backoff
 from inbox.database import batches, leasing
 from inbox.database.batches import BatchRecord
 from inbox.database.connection import Sessions
-from inbox.domain import BatchLease, Drop, DropIdentity, InHand, short_id
+from inbox.domain import BatchLease, Drop, DropIdentity, short_id
 from inbox.events import Emit
 from inbox.lifecycle import FINAL_BATCH_STATES, BatchState
 from inbox.pipeline.claiming import Claimed, Claimer, Recognised, Underway, identify, locked
-from inbox.pipeline.extracting import clear_staging, extract
-from inbox.pipeline.instances import Instance
+from inbox.pipeline.extracting import extract
 from inbox.pipeline.registering import Registrar
 from inbox.pipeline.reporting import Reporter
-from inbox.pipeline.rescuing import Rescuer
 from inbox.pipeline.settling import Settled, Settler
-from inbox.pipeline.summarising import Summariser
 from inbox.pipeline.watching import scan
 from inbox.utils.clock import Clock
 from inbox.utils.drops import opened, require_unchanged
-from inbox.utils.volume import Volume, find_by_stored_name, storable
+from inbox.utils.volume import Volume, storable
 
 _logger = logging.getLogger("inbox")
 
@@ -297,105 +289,6 @@ class Intake:
 
     def _postpone(self, drop: Drop, seconds: float) -> None:
         self._postponed[drop.name] = self.clock.monotonic() + seconds
-
-
-@dataclass
-class Closing:
-    """From the database to receipts and resting places: summarising, reporting."""
-
-    volume: Volume
-    summariser: Summariser
-    reporter: Reporter
-    emit: Emit
-
-    def round(self) -> None:
-        """Close what is finished, then report what is closed; also what a crash left unreported."""
-        for batch_id in self.summariser.find_finished():
-            closed = self.summariser.close(batch_id)
-            if closed is not None:
-                counts = {name: closed.counts[name] for name in ("members", "files", "skipped", "succeeded", "failed")}
-                self.emit(
-                    events.BatchClosed(
-                        batch_id=batch_id,
-                        drop=closed.batch.drop_name,
-                        run_id=closed.batch.run_id,
-                        state=str(closed.state),
-                        seconds=round(closed.seconds, 3),
-                        **counts,
-                    )
-                )
-        for batch in self.reporter.find_unreported():
-            with locked(self.volume.locks, batch.batch_id) as is_ours:
-                if is_ours:
-                    reported = self.reporter.report(batch)
-                    self.emit(
-                        events.BatchReported(
-                            batch.batch_id, batch.drop_name, str(batch.state), reported.receipt, reported.archive
-                        )
-                    )
-
-
-@dataclass
-class Rescuing:
-    """From the database to the database: what the dead held, what ran out of its time."""
-
-    volume: Volume
-    sessions: Sessions
-    rescuer: Rescuer
-    instance: Instance
-    timing: Timing
-    emit: Emit
-    on_rescued: Callable[[], None] = _nothing
-
-    def round(self) -> None:
-        """Take over, end what is overdue, and clear away what the dead left."""
-        with self.sessions.reading() as session:
-            owners = leasing.lease_owners(session=session)
-        dead = self.instance.find_dead(owners)
-        rescued = list(self.rescuer.rescue(dead_owners=dead, what_was_in_hand=dead.get))
-        for rescue in rescued:
-            self.emit(events.WorkRescued(rescue.owner, rescue.released, len(rescue.charged)))
-            for claimed, outcome in rescue.charged:
-                self.emit(events.attempt_event(claimed, outcome, counts=True))
-        unleased = self.rescuer.rescue_unleased(timeout=self.timing.batch_time)
-        for batch, files in self.rescuer.end_overdue():
-            self.emit(events.BatchOverdue(batch.batch_id, batch.drop_name, files))
-        for batch in self.rescuer.forget_vanished(self._is_gone):
-            self.emit(events.BatchForgotten(batch.batch_id, batch.drop_name, "the drop left the uploads"))
-        if rescued or unleased:
-            self.on_rescued()
-        self._clear()
-
-    def settle_dead_worker(self, owner: str, *, in_hand: Collection[InHand], error: WorkerError) -> None:
-        """Decide about what one of our own worker processes held when it ended."""
-        with self.sessions.reading() as session:
-            leases = leasing.leases_of(owner, session=session)
-        for lease in leases:
-            rescue = self.rescuer.settle(lease, in_hand=in_hand, error=error, owner_is_dead=True)
-            if rescue is not None:
-                for claimed, outcome in rescue.charged:
-                    self.emit(events.attempt_event(claimed, outcome, counts=True))
-                if rescue.released:
-                    self.emit(events.FilesReleased(rescue.released))
-
-    def _is_gone(self, batch: BatchRecord) -> bool:
-        scan(self.volume.uploads)  # raises when the volume is gone: nothing vanished then
-        return find_by_stored_name(self.volume.uploads, batch.drop_name) is None
-
-    def _clear(self) -> None:
-        clear_staging(self.volume, self._open_tokens)
-        with self.sessions.reading() as session:
-            self.instance.bury_dead(leasing.lease_owners(session=session))
-
-    def _open_tokens(self) -> set[str]:
-        with self.sessions.reading() as session:
-            return leasing.open_tokens(session=session)
-
-
-def is_everything_done(sessions: Sessions) -> bool:
-    """Say whether no batch is open: nothing to extract, to work on, to close or to report."""
-    with sessions.reading() as session:
-        return not batches.find_open_batches(list(BatchState), session=session)
 
 
 def _left_there_on_purpose(record: BatchRecord, drop: Drop, volume: Volume) -> bool:

@@ -1,0 +1,106 @@
+"""Opening: settings checked, database connected, schema current; what every command begins with."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Engine, make_url
+
+from inbox.config import Config
+from inbox.core.errors import ConfigurationError, DatabaseUnavailableError
+from inbox.core.retry import retry_with_backoff
+from inbox.database.connection import Sessions, close, create_engine, get_session_factory
+from inbox.database.migrating import require_current, upgrade
+from inbox.handlers.registry import HandlerSettings
+from inbox.utils.mounts import filesystem_type, is_network
+from inbox.utils.volume import Volume
+
+LOGGER: Final = "inbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A checked configuration with its database at hand."""
+
+    config: Config
+    engine: Engine
+    sessions: Sessions
+    volume: Volume
+
+
+@contextmanager
+def opened(config: Config, *, migrate: bool, wait: bool = False) -> Iterator[Opened]:
+    """
+    Check the settings, connect, bring the schema up to date (or require it to be), and close at the end.
+
+    With `wait` a database that does not answer is waited for. Raises ConfigurationError, DatabaseUnavailableError,
+    DatabaseRefusedError.
+    """
+    config.validate()
+    refuse_sqlite_on_network(config)
+    engine = create_engine(config)
+    prepare: Callable[[Engine], object] = upgrade if migrate else require_current
+    if wait:
+        prepare = _patiently(prepare)
+    try:
+        prepare(engine)
+        yield Opened(config, engine, Sessions(get_session_factory(engine)), volume_of(config))
+    finally:
+        close(engine)
+
+
+def volume_of(config: Config) -> Volume:
+    return Volume.at(
+        config.storage_base_path, uploads=config.storage_uploads_dir, extracted=config.storage_extracted_dir
+    )
+
+
+def locality_of(config: Config) -> str:
+    """Say whether the uploads lie on a `local` or a `network` file system."""
+    return "network" if is_network(filesystem_type(volume_of(config).uploads)) else "local"
+
+
+def refuse_sqlite_on_network(config: Config) -> None:
+    """Raise ConfigurationError for an SQLite file on a network file system, where its locking corrupts it."""
+    url = make_url(config.database_url)
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return
+    kind = filesystem_type(Path(url.database).parent)
+    if is_network(kind):
+        raise ConfigurationError(
+            f"SQLite cannot live on a network file system ({kind}): {url.database}",
+            hint="set DATABASE_URL to PostgreSQL, or to sqlite:////a/local/folder/inbox.db",
+        )
+
+
+def handler_settings(config: Config) -> HandlerSettings:
+    return HandlerSettings(
+        modules=config.handlers,
+        handler_url=config.handler_url or None,
+        timeout_seconds=config.file_processing_timeout,
+        unreadable=config.unreadable_files,
+        max_text_chars=config.max_text_chars,
+        storage_base=config.storage_base_path,
+    )
+
+
+def _patiently(prepare: Callable[[Engine], object]) -> Callable[[Engine], object]:
+    logger = logging.getLogger(LOGGER)
+    said: list[str] = []
+
+    def say(details: dict[str, object]) -> None:
+        text = str(details.get("exception", ""))
+        if text not in said:
+            said.append(text)
+            logger.warning("waiting for the database: %s", text)
+
+    return retry_with_backoff(
+        max_attempts=None,
+        base_delay=0.5,
+        max_delay=10.0,
+        retryable_exceptions=(DatabaseUnavailableError,),
+        on_backoff=say,
+    )(prepare)

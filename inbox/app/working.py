@@ -1,0 +1,95 @@
+"""Working: a worker process, from its start in a fresh interpreter to its end."""
+
+import multiprocessing
+import signal
+import sys
+from datetime import timedelta
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import make_url
+
+from inbox.app.opening import LOGGER, handler_settings
+from inbox.config import Config
+from inbox.core.logging import setup_logger
+from inbox.database.connection import Sessions, close, create_engine, get_session_factory
+from inbox.domain import ClaimedFile
+from inbox.handlers.base import File
+from inbox.handlers.registry import load_handlers
+from inbox.pipeline.dispatching.attempting import Attempting
+from inbox.pipeline.dispatching.slots import Slots
+from inbox.pipeline.dispatching.worker import Link, Worker, WorkerPlan
+from inbox.service.narrating import narrator
+from inbox.utils.clock import SystemClock
+from inbox.utils.filetypes import get_file_type
+
+POLL_SECONDS: Final = {"sqlite": 30.0, "postgresql": 3.0}
+"""How long an idle worker waits for work that nobody announced to it: on PostgreSQL other replicas register too."""
+
+
+def spawn_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner: str) -> tuple[BaseProcess, Connection]:
+    """
+    Start a worker process: a fresh interpreter, since a fork of a process with threads is not to be trusted.
+
+    `talk` says whether it logs to the console too.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=run_worker,
+        args=(config, slots_path, talk, slot, owner, theirs),
+        name=f"inbox-worker-{slot}",
+        daemon=False,
+    )
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def run_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner: str, connection: Connection) -> None:
+    """Be a worker process. Signals are the supervisor's business; a handler's prints must not mix with log lines."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # not SIG_IGN: that would be inherited by what a handler starts
+    logger = setup_logger(LOGGER, config, console=sys.stdout if talk else None)
+    sys.stdout = sys.stderr
+    clock = SystemClock()
+    engine = create_engine(config.model_copy(update={"database_max_connections": 2}))
+    sessions = Sessions(get_session_factory(engine))
+    registry = load_handlers(handler_settings(config))
+    worker = Worker(
+        WorkerPlan(
+            slot=slot,
+            owner=owner,
+            lease_life=timedelta(seconds=config.lease_seconds),
+            poll_interval=timedelta(seconds=POLL_SECONDS[make_url(config.database_url).get_backend_name()]),
+        ),
+        sessions=sessions,
+        slots=Slots(slots_path),
+        link=Link(connection),
+        attempting=Attempting(registry, clock, config.max_retry_attempts, config.retry_base_delay_seconds),
+        prepare=partial(file_for_handler, config.storage_base_path),
+        clock=clock,
+        emit=narrator(logger),
+    )
+    worker.run()
+    close(engine)
+
+
+def file_for_handler(base: Path, claimed: ClaimedFile) -> File:
+    """Return the file as its handler sees it."""
+    path = base / claimed.file_path
+    return File(
+        path=path,
+        name=claimed.file_name,
+        member_path=claimed.member_path,
+        file_type=get_file_type(path),
+        size_bytes=claimed.size_bytes,
+        sha256=claimed.sha256,
+        doc_id=claimed.doc_id,
+        batch_id=claimed.batch_id,
+        run_id=claimed.run_id,
+        attempt=claimed.attempt,
+    )

@@ -1,0 +1,12 @@
+"""
+The order of the stages, and nothing else: three one-way legs that meet at the folder and the database.
+
+Each leg is a method that does one round and may be called again at any time; a crash anywhere is only a late start of
+the next leg.
+"""
+
+from inbox.pipeline.runner.closing import Closing, is_everything_done
+from inbox.pipeline.runner.intake import Intake, Timing
+from inbox.pipeline.runner.rescue import Rescuing
+
+__all__ = ["Closing", "Intake", "Rescuing", "Timing", "is_everything_done"]

@@ -1,0 +1,55 @@
+"""The last leg, from the database to receipts and resting places: summarising, reporting."""
+
+from dataclasses import dataclass
+
+from inbox import events
+from inbox.database import batches
+from inbox.database.connection import Sessions
+from inbox.events import Emit
+from inbox.lifecycle import BatchState
+from inbox.pipeline.claiming import locked
+from inbox.pipeline.reporting import Reporter
+from inbox.pipeline.summarising import Summariser
+from inbox.utils.volume import Volume
+
+
+@dataclass
+class Closing:
+    """From the database to receipts and resting places: summarising, reporting."""
+
+    volume: Volume
+    summariser: Summariser
+    reporter: Reporter
+    emit: Emit
+
+    def round(self) -> None:
+        """Close what is finished, then report what is closed; also what a crash left unreported."""
+        for batch_id in self.summariser.find_finished():
+            closed = self.summariser.close(batch_id)
+            if closed is not None:
+                counts = {name: closed.counts[name] for name in ("members", "files", "skipped", "succeeded", "failed")}
+                self.emit(
+                    events.BatchClosed(
+                        batch_id=batch_id,
+                        drop=closed.batch.drop_name,
+                        run_id=closed.batch.run_id,
+                        state=str(closed.state),
+                        seconds=round(closed.seconds, 3),
+                        **counts,
+                    )
+                )
+        for batch in self.reporter.find_unreported():
+            with locked(self.volume.locks, batch.batch_id) as is_ours:
+                if is_ours:
+                    reported = self.reporter.report(batch)
+                    self.emit(
+                        events.BatchReported(
+                            batch.batch_id, batch.drop_name, str(batch.state), reported.receipt, reported.archive
+                        )
+                    )
+
+
+def is_everything_done(sessions: Sessions) -> bool:
+    """Say whether no batch is open: nothing to extract, to work on, to close or to report."""
+    with sessions.reading() as session:
+        return not batches.find_open_batches(list(BatchState), session=session)

@@ -1,0 +1,81 @@
+"""Every round: what the dead held is taken over, what ran out of its time is ended."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from inbox import events
+from inbox.core.errors import (
+    WorkerError,
+)
+from inbox.database import leasing
+from inbox.database.batches import BatchRecord
+from inbox.database.connection import Sessions
+from inbox.domain import InHand
+from inbox.events import Emit
+from inbox.pipeline.extracting import clear_staging
+from inbox.pipeline.instances import Instance
+from inbox.pipeline.rescuing import Rescuer
+from inbox.pipeline.runner.intake import Timing
+from inbox.pipeline.watching import scan
+from inbox.utils.volume import Volume, find_by_stored_name
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+@dataclass
+class Rescuing:
+    """From the database to the database: what the dead held, what ran out of its time."""
+
+    volume: Volume
+    sessions: Sessions
+    rescuer: Rescuer
+    instance: Instance
+    timing: Timing
+    emit: Emit
+    on_rescued: Callable[[], None] = _nothing
+
+    def round(self) -> None:
+        """Take over, end what is overdue, and clear away what the dead left."""
+        with self.sessions.reading() as session:
+            owners = leasing.lease_owners(session=session)
+        dead = self.instance.find_dead(owners)
+        rescued = list(self.rescuer.rescue(dead_owners=dead, what_was_in_hand=dead.get))
+        for rescue in rescued:
+            self.emit(events.WorkRescued(rescue.owner, rescue.released, len(rescue.charged)))
+            for claimed, outcome in rescue.charged:
+                self.emit(events.attempt_event(claimed, outcome, counts=True))
+        unleased = self.rescuer.rescue_unleased(timeout=self.timing.batch_time)
+        for batch, files in self.rescuer.end_overdue():
+            self.emit(events.BatchOverdue(batch.batch_id, batch.drop_name, files))
+        for batch in self.rescuer.forget_vanished(self._is_gone):
+            self.emit(events.BatchForgotten(batch.batch_id, batch.drop_name, "the drop left the uploads"))
+        if rescued or unleased:
+            self.on_rescued()
+        self._clear()
+
+    def settle_dead_worker(self, owner: str, *, in_hand: Collection[InHand], error: WorkerError) -> None:
+        """Decide about what one of our own worker processes held when it ended."""
+        with self.sessions.reading() as session:
+            leases = leasing.leases_of(owner, session=session)
+        for lease in leases:
+            rescue = self.rescuer.settle(lease, in_hand=in_hand, error=error, owner_is_dead=True)
+            if rescue is not None:
+                for claimed, outcome in rescue.charged:
+                    self.emit(events.attempt_event(claimed, outcome, counts=True))
+                if rescue.released:
+                    self.emit(events.FilesReleased(rescue.released))
+
+    def _is_gone(self, batch: BatchRecord) -> bool:
+        scan(self.volume.uploads)  # raises when the volume is gone: nothing vanished then
+        return find_by_stored_name(self.volume.uploads, batch.drop_name) is None
+
+    def _clear(self) -> None:
+        clear_staging(self.volume, self._open_tokens)
+        with self.sessions.reading() as session:
+            self.instance.bury_dead(leasing.lease_owners(session=session))
+
+    def _open_tokens(self) -> set[str]:
+        with self.sessions.reading() as session:
+            return leasing.open_tokens(session=session)
