@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -143,3 +144,11 @@ def storage(tmp_path) -> Path:
 def house(database, storage):
     """All stages of one service on a fresh database and volume, with a clock that the test moves."""
     return House(database, Volume.at(storage), Clock())
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A TCP port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -136,6 +136,7 @@ class Daemon:
 
     def _take_in(self) -> None:
         self.intake.round()
+        self.supervisor.wake()  # somebody else may have registered, or an operator may want a file tried again
         if not self._watch.is_alive():
             self._start_watch()
         self.finished.ring()

@@ -110,10 +110,13 @@ class Supervisor:
         self._pay_debts()
 
     def wake(self) -> None:
-        """Tell idle workers that there may be something to do."""
+        """
+        Tell every worker that there may be something to do.
+
+        Also those not known to be idle: one may have looked in vain just before, and its word be still on the way.
+        """
         for item in self._running():
-            if item.idle:
-                _send(item, WAKE)
+            _send(item, WAKE)
 
     def drain(self) -> None:
         """Tell all workers to finish what they have in hand, give back the rest, and end."""
