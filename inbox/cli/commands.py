@@ -1,5 +1,6 @@
 """The commands: what they are called, what they take, and with what status they end."""
 
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -47,8 +48,8 @@ def _explained(command: Callable[P, T]) -> Callable[P, T]:
             for problem in problems or (str(error),):
                 print(f"inbox: {problem}", file=sys.stderr)
             raise typer.Exit(MISTAKE) from None
-        except BrokenPipeError:  # the reader has seen enough
-            sys.stderr.close()
+        except BrokenPipeError:  # the reader has seen enough; what is left must not fail again at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
 
     return run
