@@ -74,6 +74,9 @@ class Config(BaseSettings):
     damaged_grace_seconds: Seconds = Field(
         10.0, description="A damaged drop younger than this may still be being written and waits."
     )
+    incomplete_after_seconds: Seconds = Field(
+        86_400.0, description="A drop still not whole after this time gets a receipt that says so; it stays."
+    )
 
     max_archive_bytes: int = Field(10 * GIB, ge=1, description="Bytes written for one archive.")
     max_member_bytes: int = Field(2 * GIB, ge=1, description="Bytes written for one member.")

@@ -60,7 +60,7 @@ class House:
 
     def __post_init__(self):
         self.volume.make()
-        timing = Timing(LIFE, timedelta(seconds=10), timedelta(seconds=1800))
+        timing = Timing(LIFE, timedelta(seconds=10), timedelta(seconds=1800), timedelta(days=1))
         self.reporter = Reporter(self.sessions, self.volume, self.clock, after_success=self.after_success)
         self.settler = Settler(QUIET, self.clock, trust_age=False)
         self.claimer = Claimer(self.sessions, self.clock, owner=self.owner, life=LIFE)

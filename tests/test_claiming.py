@@ -9,8 +9,10 @@ import pytest
 from databases import a_drop
 
 from inbox.core.errors import RetryableError, StorageError
-from inbox.database.batches import release_batch
+from inbox.database import leasing
+from inbox.database.batches import finish_extraction, mark_batch_reported, release_batch
 from inbox.database.operations import get_batch_by_id
+from inbox.lifecycle import BatchState
 from inbox.pipeline.claiming import Claimed, Claimer, Recognised, Underway, identify, locked
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -122,3 +124,45 @@ def test_one_of_many_claimers_wins(house):
 
     assert 1 == sum(isinstance(one, Claimed) for one in claims)
     assert all(isinstance(one, Claimed | Underway) for one in claims)
+
+
+def test_drop_that_cannot_be_read_is_trouble(tmp_path):
+    """
+    An error of the volume while the content is read is trouble that waits.
+    """
+    fd = os.open(tmp_path, os.O_RDONLY)
+
+    with pytest.raises(StorageError):
+        identify(fd, should_stop=lambda: False)
+    os.close(fd)
+
+
+def test_own_claim_is_given_back_uncounted(house):
+    """
+    A claim that could not be ended is given back as if it had not been made, and only by its own holder.
+    """
+    claim(house)
+    other = Claimer(house.sessions, house.clock, owner="other", life=house.claimer._life)
+
+    assert not other.give_back("b1")
+    assert house.claimer.give_back("b1")
+    assert not house.claimer.give_back("b1")
+    assert ("received", 0) == (get_batch_by_id("b1").status, get_batch_by_id("b1").attempt_count)
+    with house.sessions.reading() as session:
+        assert set() == leasing.open_tokens(session=session)
+
+
+def test_finished_batch_is_recognised_once_it_is_reported(house):
+    """
+    The very drop of a finished batch is under way until the batch is reported, and recognised afterwards.
+    """
+    now = house.clock.now()
+    lease = claim(house).lease
+    with house.sessions.writing() as session:
+        finish_extraction(lease, BatchState.QUARANTINED, now=now, session=session, completed_at=now)
+    before = claim(house)
+    with house.sessions.writing() as session:
+        mark_batch_reported("b1", zip_path="", now=now, session=session)
+
+    assert isinstance(before, Underway)
+    assert isinstance(claim(house), Recognised)

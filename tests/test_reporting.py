@@ -10,7 +10,7 @@ from zips import Member, archive
 from inbox.core.errors import StorageError
 from inbox.database.operations import get_batch_by_id
 from inbox.events import BatchReported
-from inbox.pipeline import reporting
+from inbox.pipeline import places
 from inbox.pipeline.reporting import Reporter
 
 
@@ -107,13 +107,13 @@ def test_receipt_comes_before_the_archive_leaves(house, monkeypatch):
     Whoever sees the archive gone finds the receipt, which appears as a whole.
     """
     seen = []
-    move = reporting.move_file
+    move = places.move_file
 
     def watch_move(source, target):
         seen.append([name for name in os.listdir(house.volume.receipts) if not name.startswith(".")])
         move(source, target)
 
-    monkeypatch.setattr(reporting, "move_file", watch_move)
+    monkeypatch.setattr(places, "move_file", watch_move)
     go_through(house)
 
     assert [1] == [len(names) for names in seen]
@@ -242,7 +242,7 @@ def test_replacement_in_the_very_moment_is_put_back(house, monkeypatch):
     house.drop(members=["one"])
     house.take()
     house.work()
-    move, done = reporting.move_file, []
+    move, done = places.move_file, []
 
     def swap_and_move(source, target):
         if not done:
@@ -251,7 +251,7 @@ def test_replacement_in_the_very_moment_is_put_back(house, monkeypatch):
             (house.volume.uploads / "other").rename(source)
         move(source, target)
 
-    monkeypatch.setattr(reporting, "move_file", swap_and_move)
+    monkeypatch.setattr(places, "move_file", swap_and_move)
     with pytest.raises(StorageError, match="put back"):
         house.closing.round()
 

@@ -2,10 +2,11 @@
 
 from datetime import timedelta
 
+import pytest
 from databases import LIFE, fill_batch, lease_it, make_batch
 
-from inbox.core.errors import RetryableError
-from inbox.database import leasing, work
+from inbox.core.errors import RetryableError, StorageError
+from inbox.database import batches, leasing, work
 from inbox.database.operations import (
     get_batch_by_id,
     get_batch_files,
@@ -13,6 +14,7 @@ from inbox.database.operations import (
 )
 from inbox.domain import InHand
 from inbox.events import AttemptFailed, AttemptToRepeat, BatchForgotten, BatchOverdue, FilesReleased, WorkRescued
+from inbox.utils.drops import look_at
 
 
 def claim(house, owner, files=4):
@@ -23,6 +25,13 @@ def claim(house, owner, files=4):
 def claim_again(house, owner):
     with house.sessions.writing() as session:
         return work.claim_files(owner, limit=100, now=house.clock.now(), life=LIFE, session=session)
+
+
+def receive(house, batch_id, path):
+    with house.sessions.writing() as session:
+        batches.receive_batch(
+            batch_id, look_at(path), f"uploads/{path.name}", run_id="r", now=house.clock.now(), session=session
+        )
 
 
 def states():
@@ -175,8 +184,7 @@ def test_vanished_drop_is_forgotten(house):
     A batch that nobody extracted yet goes when its drop was taken away, and stays while the drop is there.
     """
     make_batch("b1", now=house.clock.now(), name="gone.zip")
-    make_batch("b2", now=house.clock.now(), name="there.zip")
-    house.drop("there.zip")
+    receive(house, "b2", house.drop("there.zip"))
     with house.instance:
         house.rescuing.round()
 
@@ -216,3 +224,61 @@ def test_own_dead_worker_is_settled(house):
     assert [2] == [event.files for event in house.heard(FilesReleased)]
     assert "SIGSEGV" in house.heard(AttemptToRepeat)[0].error
     assert [] == house.heard(AttemptFailed)
+
+
+def test_replaced_drop_leaves_no_batch_behind(house):
+    """
+    A batch whose drop gave way to other content, before anybody extracted it, is forgotten, since nothing can end it.
+    """
+    path = house.drop()
+    receive(house, "b1", path)
+    house.drop("other", members=["another.txt"])
+    (house.volume.uploads / "other").rename(path)
+    with house.instance:
+        house.rescuing.round()
+
+    assert ["b1"] == [event.batch_id for event in house.heard(BatchForgotten)]
+
+
+def test_nothing_is_forgotten_without_the_volume(house):
+    """
+    When the uploads are not there at all, no drop counts as taken away.
+    """
+    make_batch("b1", now=house.clock.now())
+    house.volume.uploads.rmdir()
+    with house.instance, pytest.raises(StorageError):
+        house.rescuing.round()
+
+    assert get_batch_by_id("b1") is not None
+
+
+def test_extraction_that_always_dies_ends_failed(house):
+    """
+    An archive whose every extraction died is failed after its attempts, and says so.
+    """
+    make_batch("b1", now=house.clock.now())
+    for _ in range(3):
+        lease_it("b1", owner="other", now=house.clock.now())
+        rescue(house, dead=["other"], hands=[])
+
+    assert ("failed", 3, "EXTRACTION_DIED") == (
+        get_batch_by_id("b1").status,
+        get_batch_by_id("b1").attempt_count,
+        get_batch_by_id("b1").reason_code,
+    )
+
+
+def test_overdue_batch_that_is_done_is_left_to_closing(house):
+    """
+    A batch past its time whose files have all come to rest is not overdue.
+    """
+    with house.instance:
+        claim(house, "other", 2)
+        with house.sessions.writing() as session:
+            work.fail_unfinished_files(
+                "b1", error_type="PERMANENT", message="m", now=house.clock.now(), session=session
+            )
+        house.clock.go_on(1801)
+        house.rescuing.round()
+
+    assert [] == house.heard(BatchOverdue)

@@ -129,3 +129,29 @@ def test_ambiguous_file_is_explained(house):
 
     with pytest.raises(PermanentError, match="more than one file"):
         house.retrier.retry(max(firsts, key=firsts.count))
+
+
+def test_refused_archive_with_the_longest_name_is_offered_again(house):
+    """
+    Also where name and reason together were too long, the archive goes back and its reason goes.
+    """
+    name = "n" * 251 + ".zip"
+    house.drop(name, data=archive([Member("a", flags=1)]))
+    house.take()
+    house.closing.round()
+    house.retrier.retry(name)
+
+    assert ([name], []) == (house.uploads(), list(house.volume.quarantine.iterdir()))
+
+
+def test_archive_that_was_gone_when_it_was_refused_is_explained(house):
+    """
+    A refused archive that left the uploads before it could be quarantined cannot be offered again.
+    """
+    path = house.drop(data=archive([Member("a", flags=1)]))
+    house.take()
+    path.unlink()
+    house.closing.round()
+
+    with pytest.raises(PermanentError, match="drop it into the uploads again"):
+        house.retrier.retry("drop.zip")

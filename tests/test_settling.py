@@ -7,6 +7,7 @@ import pytest
 from pipeline_parts import Clock
 from zips import STORED, Member, archive
 
+from inbox.core.errors import StorageError
 from inbox.pipeline import settling
 from inbox.pipeline.settling import Settled, Settler, Waiting
 from inbox.pipeline.watching import scan
@@ -179,3 +180,76 @@ def test_drop_that_is_gone_is_forgotten(settler, clock, tmp_path):
     (tmp_path / ".aside").rename(path)
 
     assert [] == judge(settler, tmp_path)
+
+
+def test_drop_that_goes_between_scan_and_look_holds_up_nobody(settler, clock, tmp_path):
+    """
+    A drop that is taken away after the scan is passed over, and the others are judged.
+    """
+    for name in ("a.zip", "b.zip"):
+        (tmp_path / name).write_bytes(WHOLE)
+    judge(settler, tmp_path)
+    clock.go_on(2)
+    drops = scan(tmp_path)
+    drops[0].path.unlink()
+
+    assert [Settled(drops[1])] == list(settler.judge(drops))
+    assert 2.0 == settler.next_look_in()
+
+
+def test_drop_that_may_not_be_read_holds_up_nobody(settler, clock, tmp_path, monkeypatch):
+    """
+    A drop without permission waits with that reason while others are taken, and is taken once it may be read.
+    """
+    for name in ("a.zip", "b.zip"):
+        (tmp_path / name).write_bytes(WHOLE)
+    open_file = os.open
+
+    def refuse(path, *arguments, **options):
+        if str(path).endswith("a.zip"):
+            raise PermissionError(13, "Permission denied")
+        return open_file(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    judge(settler, tmp_path)
+    clock.go_on(2)
+    verdicts = {verdict.drop.name: verdict for verdict in judge(settler, tmp_path)}
+    next_look_in = settler.next_look_in()
+    monkeypatch.undo()
+    later = {verdict.drop.name: type(verdict) for verdict in judge(settler, tmp_path)}
+
+    assert "UNREADABLE" == verdicts["a.zip"].completeness.reason_code
+    assert isinstance(verdicts["b.zip"], Settled)
+    assert next_look_in is None
+    assert {"a.zip": Settled, "b.zip": Settled} == later
+
+
+def test_volume_in_trouble_is_nobodys_unreadable_drop(settler, clock, tmp_path, monkeypatch):
+    """
+    A drop that cannot be opened because of the volume is trouble, which waits, and no verdict on the drop.
+    """
+    (tmp_path / "a.zip").write_bytes(WHOLE)
+    judge(settler, tmp_path)
+    clock.go_on(2)
+
+    def fail(*_arguments, **_options):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(StorageError):
+        judge(settler, tmp_path)
+    monkeypatch.undo()
+    assert 1 == len(judge(settler, tmp_path))
+
+
+def test_reserved_room_is_not_a_drop_yet(settler, clock, tmp_path):
+    """
+    A file whose full size is reserved, and whose content is partly missing, is not taken.
+    """
+    path = tmp_path / "a.zip"
+    for written in (0, 10, len(WHOLE) // 2, len(WHOLE) - 22):
+        path.write_bytes(WHOLE[:written] + bytes(len(WHOLE) - written))
+        os.utime(path, (written, written))
+        judge(settler, tmp_path)
+        clock.go_on(3600)
+        assert [Waiting] == [type(verdict) for verdict in judge(settler, tmp_path)], written

@@ -104,7 +104,12 @@ def compose(
     locality = locality_of(config)
     lease_life = timedelta(seconds=config.lease_seconds)
     batch_time = timedelta(seconds=config.batch_processing_timeout)
-    timing = Timing(lease_life, timedelta(seconds=config.damaged_grace_seconds), batch_time)
+    timing = Timing(
+        lease_life=lease_life,
+        damaged_grace=timedelta(seconds=config.damaged_grace_seconds),
+        batch_time=batch_time,
+        incomplete_after=timedelta(seconds=0 if once else config.incomplete_after_seconds),
+    )
     scan_seconds = config.scan_interval_seconds or (ONCE_SCAN_SECONDS if once else SCAN_SECONDS[locality])
     reporter = Reporter(sessions, volume, clock, after_success=config.after_success)
     intake = Intake(

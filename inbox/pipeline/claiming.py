@@ -18,7 +18,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from inbox.core.errors import RetryableError, StorageError
-from inbox.database import batches
+from inbox.database import batches, leasing
 from inbox.database.batches import BatchRecord
 from inbox.database.connection import Sessions
 from inbox.database.operations import is_batch_already_processed
@@ -80,15 +80,19 @@ def identify(fd: int, *, should_stop: Callable[[], bool]) -> str:
     """
     Return the `batch_id` of an archive: SHA-256 of its bytes, 64 hexadecimal characters.
 
-    Raises RetryableError with reason code STOPPED when `should_stop` says so in between.
+    Raises RetryableError with reason code STOPPED when `should_stop` says so in between, StorageError when it cannot be
+    read.
     """
     digest = hashlib.sha256()
     offset = 0
-    while chunk := os.pread(fd, _CHUNK, offset):
-        digest.update(chunk)
-        offset += len(chunk)
-        if should_stop():
-            raise RetryableError("asked to stop", reason_code="STOPPED")
+    try:
+        while chunk := os.pread(fd, _CHUNK, offset):
+            digest.update(chunk)
+            offset += len(chunk)
+            if should_stop():
+                raise RetryableError("asked to stop", reason_code="STOPPED")
+    except OSError as error:
+        raise StorageError(f"the drop cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 
@@ -123,3 +127,19 @@ class Claimer:
                 return Recognised(record) if record.reported_at is not None else Underway(record)
             lease = batches.lease_batch(batch_id, self.owner, now=now, life=self._life, session=session)
         return Claimed(lease) if lease is not None else Underway(record)
+
+    def give_back(self, batch_id: str) -> bool:
+        """
+        Give back, uncounted, the lease that an earlier claim of ours may have left on this batch; True when it had.
+
+        For a database that went away before a claim could be ended: our own heartbeat would keep it alive for ever.
+        """
+        now = self._clock.now()
+        with self._sessions.writing() as session:
+            left = [
+                BatchLease(batch_id, lease.token, 0, "") for lease in leasing.leases_of(self.owner, session=session)
+            ]
+            given_back = [
+                batches.release_batch(lease, due_at=now, counted=False, now=now, session=session) for lease in left
+            ]
+        return any(given_back)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from inbox.archives import Completeness
-from inbox.core.errors import StorageError
 from inbox.database import batches, queries
 from inbox.database.batches import BatchRecord
 from inbox.database.connection import Sessions
@@ -20,13 +19,13 @@ from inbox.database.operations import get_batch_statistics
 from inbox.database.queries import Entry
 from inbox.domain import Drop, DropIdentity, short_id
 from inbox.lifecycle import FINAL_BATCH_STATES, BatchState, FileState
+from inbox.pipeline.places import find_moved, fitting, move_aside, reason_beside
 from inbox.utils.clock import Clock
 from inbox.utils.drops import look_at
-from inbox.utils.filesystem import move_file, open_atomically, safe_write_file
+from inbox.utils.filesystem import open_atomically, safe_write_file
 from inbox.utils.volume import Volume, find_by_stored_name, storable
 
 RECEIPT_SCHEMA_VERSION: Final = 1
-MAX_NAME_BYTES: Final = 255
 _ENDED_IN_QUARANTINE: Final = frozenset({BatchState.QUARANTINED, BatchState.FAILED})
 
 
@@ -56,40 +55,43 @@ class Reporter:
         receipt = self._write_receipt(batch.drop_name, batch, str(batch.state), batch.reason_code, batch.reason)
         archive = self._archive(batch, receipt)
         with self._sessions.writing() as session:
-            batches.mark_batch_reported(
-                batch.batch_id, zip_path=archive or batch.zip_path, now=self._clock.now(), session=session
-            )
+            batches.mark_batch_reported(batch.batch_id, zip_path=archive, now=self._clock.now(), session=session)
         return Reported(self._volume.relative(receipt), archive)
 
     def report_duplicate(self, drop: Drop, batch: BatchRecord) -> Reported:
         """
         Tell the dropper what became of this content before, with every entry, and move the drop aside.
 
-        A drop whose content was quarantined before goes there again.
+        A drop whose content never got unpacked goes to quarantine like the first one.
         """
         name = storable(drop.name)
-        if batch.state is BatchState.QUARANTINED:
+        if _never_unpacked(batch):
             receipt = self._write_receipt(name, batch, str(batch.state), batch.reason_code, batch.reason)
-            target = self._to_quarantine(drop.path, drop.identity, name, batch, receipt)
-            return Reported(self._volume.relative(receipt), target)
+            target = move_aside(drop.path, drop.identity, self._volume.quarantine, name, batch.batch_id)
+            self._write_reason(target, name, batch, receipt)
+            return Reported(self._volume.relative(receipt), self._volume.relative(target))
         reason = f"the same content was taken as {batch.drop_name} and is {batch.state}"
         receipt = self._write_receipt(name, batch, "duplicate", "DUPLICATE", reason)
-        target = self._to_rest(drop.path, drop.identity, name, batch)
-        return Reported(self._volume.relative(receipt), target)
+        return Reported(self._volume.relative(receipt), self._to_rest(drop.path, drop.identity, name, batch))
 
     def report_incomplete(self, drop: Drop, completeness: Completeness) -> Reported:
         """Tell the dropper why a drop that never became a batch is not taken; it stays where it is."""
         name = storable(drop.name)
-        path = self._volume.receipts / _fitting(name, ".json")
+        path = self._volume.receipts / fitting(name, ".json")
         head = self._head(name, "incomplete", completeness.reason_code, completeness.reason)
         counts = dict.fromkeys(("members", "files", "skipped", "succeeded", "failed"), 0)
         safe_write_file(path, json.dumps(head | counts | {"entries": []}, ensure_ascii=False, indent=1) + "\n")
         return Reported(self._volume.relative(path), self._volume.relative(drop.path))
 
+    def withdraw_incomplete(self, drop: Drop) -> None:
+        """Remove the receipt of a drop that was not whole, now that it is: the batch's receipt takes its place."""
+        with suppress(OSError):
+            (self._volume.receipts / fitting(storable(drop.name), ".json")).unlink(missing_ok=True)
+
     def _write_receipt(
         self, drop_name: str, batch: BatchRecord, state: str, reason_code: str | None, reason: str | None
     ) -> Path:
-        path = self._volume.receipts / _fitting(drop_name, f".{short_id(batch.batch_id)}.json")
+        path = self._volume.receipts / fitting(drop_name, f".{short_id(batch.batch_id)}.json")
         with self._sessions.reading() as session, open_atomically(path) as file:
             counts = get_batch_statistics(batch.batch_id, session=session)
             head = self._head(drop_name, state, reason_code, reason)
@@ -117,29 +119,48 @@ class Reporter:
         }
 
     def _archive(self, batch: BatchRecord, receipt: Path) -> str:
-        """Put the archive where it belongs; nothing to do when it has left the uploads, or was replaced meanwhile."""
+        """Put the archive where it belongs and return where it lies; empty when it is gone or was replaced."""
+        if not batch.zip_path.startswith(f"{self._volume.uploads.name}/"):
+            return batch.zip_path
+        refused = _never_unpacked(batch)
+        folder = self._volume.quarantine if refused else self._volume.processed
+        path = self._in_uploads(batch)
+        if path is not None and not refused:
+            return self._to_rest(path, batch.identity, batch.drop_name, batch)
+        if path is not None:
+            target = move_aside(path, batch.identity, folder, batch.drop_name, batch.batch_id)
+        else:  # an earlier report may have moved it, and died before it could say so
+            found = find_moved(batch.identity, folder, batch.drop_name, batch.batch_id)
+            if found is None:
+                return ""
+            target = found
+        if refused:
+            self._write_reason(target, batch.drop_name, batch, receipt)
+        elif self._is_to_be_deleted(batch):
+            target.unlink(missing_ok=True)
+            return ""
+        return self._volume.relative(target)
+
+    def _in_uploads(self, batch: BatchRecord) -> Path | None:
         path = find_by_stored_name(self._volume.uploads, batch.drop_name)
-        if path is None or not batch.zip_path.startswith(f"{self._volume.uploads.name}/"):
-            return ""
-        drop = look_at(path)
-        if drop is None or not drop.identity.is_same_file(batch.identity):
-            return ""
-        never_unpacked = batch.state in _ENDED_IN_QUARANTINE and batch.started_at is None
-        if never_unpacked:
-            return self._to_quarantine(path, batch.identity, batch.drop_name, batch, receipt)
-        return self._to_rest(path, batch.identity, batch.drop_name, batch)
+        drop = look_at(path) if path is not None else None
+        return path if drop is not None and drop.identity.is_same_file(batch.identity) else None
 
     def _to_rest(self, path: Path, identity: DropIdentity, name: str, batch: BatchRecord) -> str:
+        """Leave, move or delete a finished archive; what is to be deleted is moved first, to see that it is the one."""
         if self._after_success == "keep":
             return self._volume.relative(path)
-        if self._after_success == "delete" and batch.state is BatchState.COMPLETED:
-            path.unlink(missing_ok=True)
+        target = move_aside(path, identity, self._volume.processed, name, batch.batch_id)
+        if self._is_to_be_deleted(batch):
+            target.unlink(missing_ok=True)
             return ""
-        return self._volume.relative(_move_aside(path, identity, self._volume.processed, name, batch.batch_id))
+        return self._volume.relative(target)
 
-    def _to_quarantine(self, path: Path, identity: DropIdentity, name: str, batch: BatchRecord, receipt: Path) -> str:
-        """The archive, unchanged, and beside it the reason as a small JSON file."""
-        target = _move_aside(path, identity, self._volume.quarantine, name, batch.batch_id)
+    def _is_to_be_deleted(self, batch: BatchRecord) -> bool:
+        return self._after_success == "delete" and batch.state is BatchState.COMPLETED
+
+    def _write_reason(self, target: Path, name: str, batch: BatchRecord, receipt: Path) -> None:
+        """Lay the reason, as a small JSON file, beside an archive in quarantine."""
         reason = {
             "drop": name,
             "batch_id": batch.batch_id,
@@ -149,9 +170,7 @@ class Reporter:
             "receipt": self._volume.relative(receipt),
             "what_to_do": f"mend the archive and drop it again, or: inbox retry {short_id(batch.batch_id)}",
         }
-        beside = target.with_name(_fitting(target.name, ".reason.json"))
-        safe_write_file(beside, json.dumps(reason, ensure_ascii=False, indent=1) + "\n")
-        return self._volume.relative(target)
+        safe_write_file(reason_beside(target), json.dumps(reason, ensure_ascii=False, indent=1) + "\n")
 
 
 def entry_of(entry: Entry) -> dict[str, Any]:
@@ -191,41 +210,5 @@ def _times(batch: BatchRecord) -> dict[str, str | None]:
     return {name: moment.isoformat() if moment else None for name, moment in times.items()}
 
 
-def _move_aside(path: Path, identity: DropIdentity, folder: Path, name: str, batch_id: str) -> Path:
-    """
-    Move an archive out of the uploads, never over another one; return where it lies.
-
-    The name it arrived with is kept when it is free, else the batch's short id goes before the extension; a file of
-    the same batch that lies there already is the same content and gives way. When the drop was replaced in the very
-    moment of the move, the new one is put back.
-    """
-    stem, dot, extension = name.rpartition(".")
-    numbered = f"{stem or extension}.{short_id(batch_id)}{dot + extension if stem else ''}"
-    for candidate in (folder / _fitting(name, ""), folder / _fitting(numbered, "")):
-        try:
-            move_file(path, candidate)
-        except FileExistsError:
-            continue
-        except FileNotFoundError:
-            return candidate
-        return _verified(candidate, identity, path)
-    candidate.unlink(missing_ok=True)
-    move_file(path, candidate)
-    return _verified(candidate, identity, path)
-
-
-def _verified(moved: Path, identity: DropIdentity, origin: Path) -> Path:
-    drop = look_at(moved)
-    if drop is not None and not drop.identity.is_same_file(identity) and drop.identity.inode != identity.inode:
-        with suppress(FileExistsError):
-            move_file(moved, origin)
-            raise StorageError(
-                "the drop was replaced while it was moved; the new one was put back", subject=origin.name
-            )
-    return moved
-
-
-def _fitting(name: str, suffix: str) -> str:
-    """Return name plus suffix, the name cut so that both fit one path component."""
-    room = MAX_NAME_BYTES - len(suffix.encode())
-    return name.replace("/", "_").encode()[:room].decode("utf-8", "ignore") + suffix
+def _never_unpacked(batch: BatchRecord) -> bool:
+    return batch.state in _ENDED_IN_QUARANTINE and batch.started_at is None

@@ -2,8 +2,10 @@
 
 import uuid
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from inbox.core.errors import PermanentError
 from inbox.database import batches, queries, runs
@@ -11,6 +13,7 @@ from inbox.database.batches import BatchRecord
 from inbox.database.connection import Sessions, retry_when_busy
 from inbox.domain import short_id
 from inbox.lifecycle import BatchState
+from inbox.pipeline.places import reason_beside
 from inbox.utils.clock import Clock
 from inbox.utils.filesystem import move_file
 from inbox.utils.volume import Volume, find_by_stored_name
@@ -52,7 +55,14 @@ class Retrier:
         if len(found) > 1 and any(short_id(batch.batch_id) != short_id(found[0].batch_id) for batch in found):
             ids = ", ".join(short_id(batch.batch_id) for batch in found)
             raise PermanentError("more than one batch is meant", subject=target, hint=f"say which: {ids}")
-        return self._retry(found[0], doc_ids or None)
+        retried = self._retry(found[0], doc_ids or None)
+        self._nudge()
+        return retried
+
+    def _nudge(self) -> None:
+        """Make and remove a scratch file in the uploads: a service that watches them looks at once."""
+        with suppress(OSError), NamedTemporaryFile(prefix=".retry-", dir=self._volume.uploads):
+            pass
 
     @retry_when_busy
     def _retry(self, batch: BatchRecord, doc_ids: Collection[str] | None) -> Retried:
@@ -78,7 +88,7 @@ class Retrier:
         """
         archive = self._volume.base / batch.zip_path
         folder, name = archive.parent, archive.name
-        found = find_by_stored_name(folder, name)
+        found = find_by_stored_name(folder, name) if batch.zip_path else None
         if found is None:
             raise PermanentError(
                 "the archive is not where it was put", subject=batch.zip_path, hint="drop it into the uploads again"
@@ -97,4 +107,4 @@ class Retrier:
             raise PermanentError(
                 "another drop of this name is in the uploads", subject=batch.drop_name, hint="try again when it is gone"
             ) from error
-        archive.with_name(archive.name + ".reason.json").unlink(missing_ok=True)
+        reason_beside(archive).unlink(missing_ok=True)

@@ -6,14 +6,20 @@ writer may fill a hole last. Both together, and a checksum error in a young drop
 leave no known way to take a drop early.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from inbox.archives import Completeness, check_complete
+from inbox.core.errors import NotSettledError, StorageError
 from inbox.domain import Drop, DropIdentity
 from inbox.utils.clock import Clock
 from inbox.utils.drops import opened
+
+UNREADABLE: Final = "UNREADABLE"
+"""Permission may come without any change that the scan could see, so this verdict is never kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,12 @@ class Settler:
             watched = self._watch(drop)
             if not self._is_quiet(watched):
                 continue
-            if watched.verdict is None:
-                watched.verdict = look_inside(drop)
+            if watched.verdict is None or watched.verdict.reason_code == UNREADABLE:
+                try:
+                    watched.verdict = look_inside(drop)
+                except NotSettledError:  # it changed or went since the scan
+                    self.hold(drop, self._quiet)
+                    continue
             yield Settled(drop) if watched.verdict.complete else Waiting(drop, watched.verdict)
 
     def hold(self, drop: Drop, seconds: float) -> None:
@@ -98,6 +108,17 @@ class Settler:
 
 
 def look_inside(drop: Drop) -> Completeness:
-    """Judge the structure of a drop, without changing it."""
-    with opened(drop) as fd:
-        return check_complete(fd)
+    """
+    Judge the structure of a drop, without changing it.
+
+    One that we may not read waits like one that is not whole: its owner's mistake must not hold up the others.
+    Raises NotSettledError when it is no longer the file that was scanned, StorageError when the volume is in trouble.
+    """
+    try:
+        with opened(drop) as fd:
+            return check_complete(fd)
+    except StorageError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        reason = f"user {os.geteuid()} may not read it"
+        return Completeness(complete=False, reason_code=UNREADABLE, reason=reason)

@@ -2,20 +2,22 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
 from inbox import events
-from inbox.archives import Limits
+from inbox.archives import Completeness, Limits
 from inbox.core.errors import (
     ArchiveRefusedError,
     LeaseLostError,
     NotSettledError,
+    PermanentError,
     RetryableError,
     StorageError,
     WorkerError,
+    describe_error,
 )
 from inbox.core.logging import LogContext
 from inbox.core.retry import calculate_backoff
@@ -52,6 +54,8 @@ class Timing:
     lease_life: timedelta
     damaged_grace: timedelta
     batch_time: timedelta
+    incomplete_after: timedelta
+    """How old a drop that is not whole has to be before its dropper is told; a copy may pause."""
 
 
 @dataclass
@@ -72,22 +76,40 @@ class Intake:
     should_stop: Callable[[], bool] = lambda: False
     waiting: dict[str, DropIdentity] = field(default_factory=dict)
     """Drops that are quiet and not whole."""
+    _reported: dict[str, DropIdentity] = field(default_factory=dict)
+    """Those among them that have a receipt saying so."""
     _known: dict[str, tuple[DropIdentity, str]] = field(default_factory=dict)
     """Drops whose batch is known, so that nothing is read twice."""
+    _told: dict[str, DropIdentity] = field(default_factory=dict)
+    """Duplicates that were told so and left where they are."""
     _postponed: dict[str, float] = field(default_factory=dict)
+    _setbacks: dict[str, int] = field(default_factory=dict)
+    """How often in a row trouble made us give the drop's batch back."""
+    _without_room: dict[str, StorageError] = field(default_factory=dict)
+    _claiming: tuple[str, str] | None = None
+    """Batch and drop of a claim that has not come to its end."""
 
     def round(self) -> None:
-        """Scan once and take everything that may be taken."""
+        """
+        Scan once and take everything that may be taken.
+
+        Raises StorageError or DatabaseUnavailableError when the service has to wait. A drop that is too big for the
+        room there is does so only after the others had their turn, and again until there is room.
+        """
+        self._give_back_leftover()
         drops = scan(self.volume.uploads)
         self._forget_gone({drop.name for drop in drops})
         self._recall(drops)
+        records = self._known_records()
         for verdict in self.settler.judge(drops):
             if self.should_stop():
                 return
             if not isinstance(verdict, Settled):
                 self._leave_waiting(verdict.drop, verdict.completeness)
-            elif not self._is_in_good_hands(verdict.drop):
+            elif not self._is_in_good_hands(verdict.drop, records):
                 self._take(verdict.drop)
+        for error in self._without_room.values():
+            raise error
 
     def next_look_in(self) -> float | None:
         """Return the seconds until something is expected to change without an event, or None."""
@@ -105,7 +127,8 @@ class Intake:
         return self.next_look_in() is None
 
     def _forget_gone(self, names: set[str]) -> None:
-        for memory in (self._known, self.waiting, self._postponed):
+        by_identity = (self._told, self.waiting, self._reported)
+        for memory in (*by_identity, self._known, self._postponed, self._setbacks, self._without_room):
             for name in memory.keys() - names:
                 del memory[name]
 
@@ -121,33 +144,49 @@ class Intake:
             if record.identity.is_same_file(drop.identity) and _left_there_on_purpose(record, drop, self.volume):
                 self._known[drop.name] = (drop.identity, record.batch_id)
 
-    def _is_in_good_hands(self, drop: Drop) -> bool:
+    def _known_records(self) -> dict[str, BatchRecord]:
+        batch_ids = [batch_id for _, batch_id in self._known.values()]
+        if not batch_ids:
+            return {}
+        with self.sessions.reading() as session:
+            return batches.find_batches(batch_ids, session=session)
+
+    def _is_in_good_hands(self, drop: Drop, records: Mapping[str, BatchRecord]) -> bool:
         """Say whether this very drop's batch is under way, or done and left here on purpose."""
         if self.clock.monotonic() < self._postponed.get(drop.name, 0.0):
             return True
         self._postponed.pop(drop.name, None)
+        if self._told.get(drop.name) == drop.identity:
+            return True
         known = self._known.get(drop.name)
         if known is None or known[0] != drop.identity:
             return False
-        with self.sessions.reading() as session:
-            record = batches.find_batches([known[1]], session=session).get(known[1])
-        if record is None:
+        record = records.get(known[1])
+        if record is None or not _left_there_on_purpose(record, drop, self.volume):
             return False
         return record.state is not BatchState.RECEIVED or record.due_at > self.clock.now()
 
-    def _leave_waiting(self, drop: Drop, completeness: object) -> None:
-        if self.waiting.get(drop.name) == drop.identity:
-            return
-        self.waiting[drop.name] = drop.identity
-        reason_code = getattr(completeness, "reason_code", "")
-        reason = getattr(completeness, "reason", "")
-        kind = events.DropLeftAlone if reason_code == "NOT_AN_ARCHIVE" else events.DropWaits
-        self.emit(kind(storable(drop.name), reason_code, reason))
-        if kind is events.DropLeftAlone:
-            self.reporter.report_incomplete(drop, completeness)  # type: ignore[arg-type]
+    def _leave_waiting(self, drop: Drop, completeness: Completeness) -> None:
+        """
+        Tell the log and, when it will hardly become whole any more, the dropper; each once for each content.
+
+        The receipt goes when the drop is taken after all.
+        """
+        is_no_archive = completeness.reason_code == "NOT_AN_ARCHIVE"
+        age = self.clock.now().timestamp() - drop.changed_at
+        if self._reported.get(drop.name) != drop.identity and (
+            is_no_archive or age >= self.timing.incomplete_after.total_seconds()
+        ):
+            self.reporter.report_incomplete(drop, completeness)
+            self._reported[drop.name] = drop.identity
+        if self.waiting.get(drop.name) != drop.identity:
+            self.waiting[drop.name] = drop.identity
+            kind = events.DropLeftAlone if is_no_archive else events.DropWaits
+            self.emit(kind(storable(drop.name), completeness.reason_code, completeness.reason))
 
     def _take(self, drop: Drop) -> None:
-        self.waiting.pop(drop.name, None)
+        for memory in (self.waiting, self._without_room):
+            memory.pop(drop.name, None)
         with locked(self.volume.locks, drop.name) as is_ours:
             if not is_ours:
                 self._postpone(drop, NOT_WHOLE_YET_SECONDS)
@@ -157,11 +196,16 @@ class Intake:
                     self._take_open(drop, fd)
             except NotSettledError:
                 self.settler.hold(drop, NOT_WHOLE_YET_SECONDS)
+            except RetryableError as error:
+                if error.reason_code != "STOPPED":
+                    raise
 
     def _take_open(self, drop: Drop, fd: int) -> None:
         batch_id = identify(fd, should_stop=self.should_stop)
         require_unchanged(fd, drop)
+        self.reporter.withdraw_incomplete(drop)
         with LogContext(_logger, batch_id=batch_id, correlation_id=short_id(batch_id)):
+            self._claiming = (batch_id, storable(drop.name))
             claim = self.claimer.claim(
                 batch_id, drop, drop_name=storable(drop.name), zip_path=self.volume.relative(drop.path)
             )
@@ -174,14 +218,26 @@ class Intake:
                     self._recognise(drop, batch)
                 case Underway(batch):
                     self._known[drop.name] = (drop.identity, batch.batch_id)
+            self._claiming = None
+
+    def _give_back_leftover(self) -> None:
+        """Give back what the last round had in hand when the database stopped answering."""
+        if self._claiming is None:
+            return
+        batch_id, drop_name = self._claiming
+        if self.claimer.give_back(batch_id):
+            self.emit(events.BatchReleased(batch_id, drop_name, "its claim could not be ended in the last round"))
+        self._claiming = None
+        self.on_registered()  # its end may have counted all the same
 
     def _recognise(self, drop: Drop, batch: BatchRecord) -> None:
         if batch.state is BatchState.EXTRACTING:
             self._postpone(drop, NOT_WHOLE_YET_SECONDS)
             return
         self.emit(events.DropRecognised(storable(drop.name), batch.batch_id, str(batch.state)))
-        self.reporter.report_duplicate(drop, batch)
-        self._known[drop.name] = (drop.identity, batch.batch_id)
+        reported = self.reporter.report_duplicate(drop, batch)
+        if reported.archive == self.volume.relative(drop.path):
+            self._told[drop.name] = drop.identity
 
     def _unpack(self, drop: Drop, fd: int, lease: BatchLease) -> None:
         began = time.perf_counter()
@@ -207,8 +263,12 @@ class Intake:
         except RetryableError as error:
             self._release(drop, lease, error)
         except WorkerError as error:
-            self._fail(lease, error)
+            self._end(lease, BatchState.FAILED, error)
+        except Exception as error:
+            _logger.exception("a surprise while an archive was unpacked")
+            self._end(lease, BatchState.FAILED, PermanentError(describe_error(error), reason_code="SURPRISE"))
         else:
+            self._setbacks.pop(drop.name, None)
             self.emit(
                 events.BatchRegistered(
                     batch_id=lease.batch_id,
@@ -236,38 +296,31 @@ class Intake:
             self._forget(lease)
             self.settler.hold(drop, min(grace - age, grace))
             return
-        now = self.clock.now()
-        with self.sessions.writing() as session:
-            batches.finish_extraction(
-                lease,
-                BatchState.QUARANTINED,
-                now=now,
-                session=session,
-                reason_code=error.reason_code,
-                error_message=str(error),
-                completed_at=now,
-            )
-        self.emit(events.BatchRefused(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
-        self.on_registered()
+        self._end(lease, BatchState.QUARANTINED, error)
 
-    def _fail(self, lease: BatchLease, error: WorkerError) -> None:
+    def _end(self, lease: BatchLease, state: BatchState, error: WorkerError) -> None:
+        """End a batch that never got members, unless another worker has taken it over."""
         now = self.clock.now()
         with self.sessions.writing() as session:
-            batches.finish_extraction(
+            ended = batches.finish_extraction(
                 lease,
-                BatchState.FAILED,
+                state,
                 now=now,
                 session=session,
                 reason_code=error.reason_code,
                 error_message=str(error),
                 completed_at=now,
             )
+        if not ended:
+            self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, "another worker has taken the batch over"))
+            return
         self.emit(events.BatchRefused(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
         self.on_registered()
 
     def _release(self, drop: Drop, lease: BatchLease, error: RetryableError) -> None:
-        """Trouble that is not the archive's fault: it waits, and no attempt is counted."""
-        wait = 0.0 if error.reason_code == "STOPPED" else calculate_backoff(min(lease.attempt, 5))
+        """Trouble that is not the archive's fault: it waits, longer each time, and no attempt is counted."""
+        self._setbacks[drop.name] = self._setbacks.get(drop.name, 0) + 1
+        wait = 0.0 if error.reason_code == "STOPPED" else calculate_backoff(min(self._setbacks[drop.name], 5))
         now = self.clock.now()
         with self.sessions.writing() as session:
             batches.release_batch(
@@ -280,7 +333,9 @@ class Intake:
             )
         self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, str(error)))
         self._postpone(drop, wait)
-        if isinstance(error, StorageError):
+        if error.reason_code == "DISK_FULL" and isinstance(error, StorageError):
+            self._without_room[drop.name] = error
+        elif isinstance(error, StorageError):
             raise error
 
     def _forget(self, lease: BatchLease) -> None:

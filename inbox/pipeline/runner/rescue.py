@@ -4,9 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from inbox import events
-from inbox.core.errors import (
-    WorkerError,
-)
+from inbox.core.errors import WorkerError
 from inbox.database import leasing
 from inbox.database.batches import BatchRecord
 from inbox.database.connection import Sessions
@@ -17,6 +15,7 @@ from inbox.pipeline.instances import Instance
 from inbox.pipeline.rescuing import Rescuer
 from inbox.pipeline.runner.intake import Timing
 from inbox.pipeline.watching import scan
+from inbox.utils.drops import look_at
 from inbox.utils.volume import Volume, find_by_stored_name
 
 
@@ -68,8 +67,13 @@ class Rescuing:
                     self.emit(events.FilesReleased(rescue.released))
 
     def _is_gone(self, batch: BatchRecord) -> bool:
+        """Say whether the batch's own drop is no longer in the uploads: taken away, or replaced by another one."""
+        path = find_by_stored_name(self.volume.uploads, batch.drop_name)
+        drop = look_at(path) if path is not None else None
+        if drop is not None:
+            return not drop.identity.is_same_file(batch.identity)
         scan(self.volume.uploads)  # raises when the volume is gone: nothing vanished then
-        return find_by_stored_name(self.volume.uploads, batch.drop_name) is None
+        return True
 
     def _clear(self) -> None:
         clear_staging(self.volume, self._open_tokens)

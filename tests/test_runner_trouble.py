@@ -1,0 +1,225 @@
+"""The intake in trouble: nothing is held for ever, nothing holds up the rest, and the dropper is told."""
+
+import json
+import os
+
+import pytest
+from pipeline_parts import QUIET
+from zips import STORED, Member, archive
+
+from inbox.core.errors import ArchiveRefusedError, DatabaseUnavailableError, StorageError
+from inbox.database import batches, leasing
+from inbox.database.operations import get_batch_by_id
+from inbox.events import BatchClaimed, BatchRefused, BatchRegistered, BatchReleased
+from inbox.pipeline.runner import intake
+
+
+def batch(house, number=0):
+    return get_batch_by_id(house.heard(BatchClaimed)[number].batch_id)
+
+
+def raising(error):
+    def fail(*_arguments, **_options):
+        raise error
+
+    return fail
+
+
+def receipts(house):
+    return {path.name: json.loads(path.read_text()) for path in house.volume.receipts.iterdir()}
+
+
+@pytest.fixture
+def gone_database(house, monkeypatch):
+    """Once a drop is claimed, the database answers neither its registration nor its release, until this is undone."""
+    error = DatabaseUnavailableError("the database does not answer")
+    monkeypatch.setattr(house.registrar, "register", raising(error))
+    monkeypatch.setattr(batches, "release_batch", raising(error))
+    house.drop()
+    with pytest.raises(DatabaseUnavailableError):
+        house.take()
+    return monkeypatch
+
+
+def test_claim_that_the_database_kept_is_given_back(house, gone_database):
+    """
+    A batch that was in hand when the database went is taken up again, uncounted, though the heartbeat kept its lease.
+    """
+    before = batch(house)
+    gone_database.undo()
+    with house.sessions.writing() as session:
+        leasing.extend_leases([house.owner], now=house.clock.now(), life=QUIET * 1000, session=session)
+    house.intake.round()
+
+    assert ("extracting", 1) == (before.status, before.attempt_count)
+    assert ("processing", 1) == (batch(house).status, batch(house).attempt_count)
+    assert 1 == len(house.heard(BatchRegistered)) == len(house.heard(BatchReleased))
+
+
+def test_registration_that_counted_all_the_same_stands(house, monkeypatch):
+    """
+    When only the answer to the commit was lost, the next round takes nothing back and wakes the workers.
+    """
+    register, woken = house.registrar.register, []
+
+    def register_and_lose_the_answer(*arguments):
+        register(*arguments)
+        raise DatabaseUnavailableError("the connection broke")
+
+    monkeypatch.setattr(house.registrar, "register", register_and_lose_the_answer)
+    house.drop()
+    house.take()
+    monkeypatch.undo()
+    house.intake.on_registered = lambda: woken.append(1)
+    house.clock.go_on(600)
+    house.intake.round()
+
+    assert "processing" == batch(house).status
+    assert 1 == len(house.heard(BatchClaimed))
+
+
+def test_surprise_fails_its_batch_alone(house, monkeypatch, caplog):
+    """
+    An error that nobody foresaw ends its batch with a reason and a traceback in the log; the next drop is taken.
+    """
+    extract = intake.extract
+
+    def fail_once(*arguments, **options):
+        monkeypatch.setattr(intake, "extract", extract)
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr(intake, "extract", fail_once)
+    house.drop("a.zip")
+    os.utime(house.volume.uploads / "a.zip", (1, 1))
+    house.drop("b.zip", members=["b"])
+    house.take()
+    states = sorted(batch(house, number).status for number in range(2))
+
+    assert ["failed", "processing"] == states
+    assert [("SURPRISE", "ZeroDivisionError: odd")] == [
+        (event.reason_code, event.reason) for event in house.heard(BatchRefused)
+    ]
+    assert "Traceback" in caplog.text
+
+
+def test_refusal_after_the_lease_was_lost_does_not_count(house, monkeypatch):
+    """
+    Whoever lost the batch while it judged the archive refuses nothing, and does not say so either.
+    """
+
+    def lose_and_refuse(_fd, _drop, lease, *_arguments, **_options):
+        with house.sessions.writing() as session:
+            batches.rescue_batch(lease.token, max_attempts=3, now=house.clock.now(), session=session)
+        raise ArchiveRefusedError("ENCRYPTED", "it is encrypted")
+
+    monkeypatch.setattr(intake, "extract", lose_and_refuse)
+    house.drop()
+    house.take()
+
+    assert [] == house.heard(BatchRefused)
+    assert ["another worker has taken the batch over"] == [event.reason for event in house.heard(BatchReleased)]
+    assert "received" == batch(house).status
+
+
+def test_drop_too_big_for_the_room_waits_for_it_alone(house, monkeypatch):
+    """
+    Without room for one drop the others are taken in the same round; the trouble lasts, as one, until there is room.
+    """
+    extract = intake.extract
+
+    def extract_small(fd, drop, *arguments, **options):
+        if drop.name == "big.zip":
+            raise StorageError("not enough room", reason_code="DISK_FULL")
+        return extract(fd, drop, *arguments, **options)
+
+    monkeypatch.setattr(intake, "extract", extract_small)
+    house.drop("big.zip", members=["big"])
+    os.utime(house.volume.uploads / "big.zip", (1, 1))
+    house.drop("small.zip", members=["small"])
+    house.intake.round()
+    house.clock.go_on(2)
+    errors = []
+    for _ in range(3):
+        with pytest.raises(StorageError) as trouble:
+            house.intake.round()
+        errors.append(trouble.value)
+    registered = [event.drop for event in house.heard(BatchRegistered)]
+    monkeypatch.undo()
+    house.clock.go_on(60)
+    house.intake.round()
+
+    assert ["small.zip"] == registered
+    assert 1 == len({id(error) for error in errors})
+    assert ["small.zip", "big.zip"] == [event.drop for event in house.heard(BatchRegistered)]
+
+
+def test_lasting_trouble_is_tried_less_and_less_often(house, monkeypatch):
+    """
+    Each setback in a row makes the next attempt come later.
+    """
+    monkeypatch.setattr(intake, "extract", raising(StorageError("read-only")))
+    monkeypatch.setattr(intake, "calculate_backoff", float)
+    house.drop()
+    house.intake.round()
+    house.clock.go_on(2)
+    waits = []
+    for _ in range(7):
+        with pytest.raises(StorageError):
+            house.intake.round()
+        waits.append(house.intake.next_look_in())
+        house.clock.go_on(waits[-1])
+
+    assert [1, 2, 3, 4, 5, 5, 5] == waits
+    assert 0 == batch(house).attempt_count
+
+
+def test_stop_while_a_drop_is_read_is_no_trouble(house):
+    """
+    Asked to stop in the middle of reading a drop, the round ends in peace and nothing is claimed.
+    """
+    house.drop()
+    house.intake.round()
+    house.clock.go_on(2)
+    answers = iter([False])
+    house.intake.should_stop = lambda: next(answers, True)
+    house.intake.round()
+
+    assert [] == house.events
+
+
+def test_stalled_copy_has_a_receipt_until_it_is_whole(house):
+    """
+    A drop that is not whole for a day is told as incomplete, and that receipt goes when it is taken after all.
+    """
+    whole = archive([Member("a", b"some content", STORED)])
+    house.drop(data=whole[:-5])
+    house.take()
+    assert {} == receipts(house)
+    house.clock.go_on(86_400)
+    house.take()
+    waiting = receipts(house)
+    house.drop(data=whole)
+    house.take()
+    house.work()
+    house.closing.round()
+
+    assert [("drop.zip.json", "incomplete", "NO_END_RECORD")] == [
+        (name, told["state"], told["reason_code"]) for name, told in waiting.items()
+    ]
+    assert ["completed"] == [told["state"] for told in receipts(house).values()]
+
+
+def test_receipt_that_could_not_be_written_is_tried_again(house, monkeypatch):
+    """
+    When the volume does not take the receipt of a stalled copy, the next round writes it.
+    """
+    house.drop(data=archive(["a"])[:-5])
+    house.intake.round()
+    house.clock.go_on(86_400)
+    with monkeypatch.context() as patch:
+        patch.setattr("inbox.pipeline.reporting.safe_write_file", raising(StorageError("full")))
+        with pytest.raises(StorageError):
+            house.intake.round()
+    house.intake.round()
+
+    assert ["drop.zip.json"] == list(receipts(house))
