@@ -215,7 +215,7 @@ def test_receipt_that_could_not_be_written_is_tried_again(house, monkeypatch):
     """
     house.drop(data=archive(["a"])[:-5])
     house.intake.round()
-    house.clock.go_on(86_400)
+    house.clock.go_on(86_500)
     with monkeypatch.context() as patch:
         patch.setattr("inbox.pipeline.reporting.safe_write_file", raising(StorageError("full")))
         with pytest.raises(StorageError):
