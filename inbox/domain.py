@@ -57,12 +57,13 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class MemberFile:
-    """A member that was written: its path inside the archive, `/`-separated, and what was measured while writing."""
+    """A member that was written: its path inside the archive, `/`-separated, and what was found out while writing."""
 
     path: str
     size_bytes: int
     sha256: str
     position: int
+    file_type: str = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ class ClaimedFile:
     file_path: str
     file_name: str
     member_path: str
+    file_type: str
     size_bytes: int
     sha256: str
     attempt: int

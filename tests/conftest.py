@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
 from databases import connected
 from pipeline_parts import Clock, House
@@ -17,6 +18,9 @@ from postgres import NoServerError, Server, any_server, own_server
 from inbox.utils.volume import Volume
 
 DATABASES = ("sqlite", "postgresql")
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # how long an example takes is not a test's claim
+hypothesis.settings.load_profile("untimed")
 
 
 def migrate(url: str) -> None:

@@ -1,7 +1,7 @@
 """Text files of any encoding, as text; and what is no text is told from it."""
 
 import codecs
-import os
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -30,6 +30,10 @@ RUSSIAN = "Съешь же ещё этих мягких французских �
         (b"encoding='iso-8859-2' " + "žluť".encode("iso-8859-2"), "iso8859-2", "encoding='iso-8859-2' žluť"),
         (b"<meta charset=shift_jis>" + "日本語".encode("shift_jis"), "shift_jis", "<meta charset=shift_jis>日本語"),
         (b"charset=zip " + GERMAN.encode("cp1252"), "cp1252", f"charset=zip {GERMAN}"),
+        (b"charset=cp99999 " + GERMAN.encode("cp1252"), "cp1252", f"charset=cp99999 {GERMAN}"),
+        (b"charset=cp1251 " + GERMAN.encode(), "utf-8", f"charset=cp1251 {GERMAN}"),
+        (b" " * 2000 + b"charset=cp1251 " + GERMAN.encode("cp1252"), "cp1252", " " * 2000 + f"charset=cp1251 {GERMAN}"),
+        (b"\x1b[31mred\x1b[0m", "utf-8", "\x1b[31mred\x1b[0m"),
     ],
 )
 def test_text_is_read_in_its_encoding(data, encoding, text):
@@ -42,7 +46,7 @@ def test_text_is_read_in_its_encoding(data, encoding, text):
 
 
 @pytest.mark.parametrize(
-    "data", [bytes(100), os.urandom(4096), b"\x7fELF\x01\x02\x03\x04" + bytes(99), b"\x00\x01" * 50 + b"\xff"]
+    "data", [bytes(100), Random(1).randbytes(4096), b"\x7fELF\x01\x02\x03\x04" + bytes(99), b"\x00\x01" * 50 + b"\xff"]
 )
 def test_binary_is_no_text(data):
     """
@@ -60,7 +64,45 @@ def test_only_the_beginning_is_kept():
     assert ("äöüäö", 3_000_000) == (decoded.text, decoded.chars)
 
 
-@given(st.binary(max_size=3000))
+def test_long_text_is_read_piece_by_piece():
+    """
+    A letter whose bytes fall into two of the pieces that are read at a time is still one letter.
+    """
+    text = "x" + "ä" * 600_000
+
+    for encoding in ("utf-8", "utf-16"):
+        decoded = decode_text(text.encode(encoding), 1_000_000)
+        assert (text, len(text)) == (decoded.text, decoded.chars)
+
+
+def test_broken_letter_costs_that_letter_alone():
+    """
+    What is wrong in a text with a mark is replaced, and the rest is kept.
+    """
+    decoded = decode_text(codecs.BOM_UTF8 + b"one \xff two", 100)
+
+    assert ("one \ufffd two", 9) == (decoded.text, decoded.chars)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=200), st.integers(0, 250))
+def test_unicode_comes_back_as_it_was(text, keep_chars):
+    """
+    Text in UTF-8, and in UTF-16 or UTF-32 with a mark, is read as it was written, up to the limit.
+    """
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):
+        decoded = decode_text(text.encode(encoding), keep_chars)
+        assert (text[:keep_chars], len(text)) == (decoded.text, decoded.chars)
+
+
+declared = st.builds(
+    lambda name, rest: b"charset=" + name.encode() + b" " + rest,
+    st.text(st.sampled_from("abcdefghijklmnopqrstuvwxyz0123456789-_."), max_size=12)
+    | st.sampled_from(["cp932", "iso-2022-jp", "euc_kr", "gb18030", "big5hkscs", "mac-greek", "hex", "rot13", "idna"]),
+    st.binary(max_size=200),
+)
+
+
+@given(st.binary(max_size=3000) | declared)
 def test_no_bytes_are_too_strange(data):
     """
     Any bytes are text or not; nothing raises.

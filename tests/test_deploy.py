@@ -1,9 +1,13 @@
 """The files in deploy/ and the Dockerfile: what they promise to operators, and to the program's own settings."""
 
 import re
+import shutil
+import subprocess
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -32,7 +36,7 @@ def test_compose_sets_only_settings_that_exist(compose):
     """
     environment = compose["services"]["inbox"]["environment"]
 
-    assert unknown(environment) == set()
+    assert set() == unknown(environment)
     assert accepted(environment)
 
 
@@ -42,7 +46,7 @@ def test_kubernetes_sets_only_settings_that_exist(sidecar):
     """
     environment = {variable["name"]: variable["value"] for variable in sidecar["env"]}
 
-    assert unknown(environment) == set()
+    assert set() == unknown(environment)
     assert accepted(environment)
 
 
@@ -52,7 +56,7 @@ def test_compose_waits_for_a_healthy_database(compose):
     """
     services = compose["services"]
 
-    assert services["inbox"]["depends_on"] == {"database": {"condition": "service_healthy"}}
+    assert {"database": {"condition": "service_healthy"}} == services["inbox"]["depends_on"]
     assert "pg_isready" in services["database"]["healthcheck"]["test"]
 
 
@@ -63,8 +67,8 @@ def test_compose_shuts_inbox_in(compose):
     inbox = compose["services"]["inbox"]
 
     assert inbox["read_only"] is True
-    assert inbox["cap_drop"] == ["ALL"]
-    assert inbox["security_opt"] == ["no-new-privileges:true"]
+    assert ["ALL"] == inbox["cap_drop"]
+    assert ["no-new-privileges:true"] == inbox["security_opt"]
 
 
 def test_compose_publishes_the_probes_on_loopback_only(compose):
@@ -80,8 +84,8 @@ def test_compose_holds_no_password(compose):
     """
     text = (DEPLOY / "compose.yaml").read_text("utf-8")
 
-    assert re.findall(r"PASSWORD: .*", text) == []
-    assert [compose["services"][name]["secrets"] for name in ("database", "inbox")] == [["database_password"]] * 2
+    assert [] == re.findall(r"PASSWORD: .*", text)
+    assert [["database_password"]] * 2 == [compose["services"][name]["secrets"] for name in ("database", "inbox")]
 
 
 def test_the_grace_of_the_platform_is_longer_than_ours(compose, pod, sidecar):
@@ -99,7 +103,7 @@ def test_the_sidecar_is_a_native_one(sidecar):
     """
     Inbox starts before the application and stops after it.
     """
-    assert sidecar["restartPolicy"] == "Always"
+    assert "Always" == sidecar["restartPolicy"]
 
 
 def test_the_probes_ask_for_pages_that_exist(sidecar):
@@ -109,23 +113,24 @@ def test_the_probes_ask_for_pages_that_exist(sidecar):
     asked = {kind: sidecar[kind]["httpGet"]["path"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")}
     environment = {variable["name"]: variable["value"] for variable in sidecar["env"]}
 
-    assert asked == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
-    assert environment["HTTP_HOST"] == "0.0.0.0"
-    assert {str(port["containerPort"]) for port in sidecar["ports"]} == {environment["HTTP_PORT"]}
+    assert {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"} == asked
+    assert "0.0.0.0" == environment["HTTP_HOST"]
+    assert {environment["HTTP_PORT"]} == {str(port["containerPort"]) for port in sidecar["ports"]}
 
 
 def test_the_pod_meets_the_restricted_profile(pod):
     """
-    Every container fits the `restricted` pod security standard.
+    Every container fits the `restricted` pod security standard, on a read-only root and with its resources bounded.
     """
     containers = [*pod["initContainers"], *pod["containers"]]
 
     assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert {"type": "RuntimeDefault"} == pod["securityContext"]["seccompProfile"]
     for container in containers:
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
-        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-        assert container["resources"].keys() == {"requests", "limits"}
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert {"drop": ["ALL"]} == container["securityContext"]["capabilities"]
+        assert {"requests", "limits"} == container["resources"].keys()
 
 
 def test_both_containers_see_one_volume_at_one_path(pod, sidecar):
@@ -137,7 +142,7 @@ def test_both_containers_see_one_volume_at_one_path(pod, sidecar):
         for container in (sidecar, *pod["containers"])
     ]
 
-    assert set(mounts) == {"/shared"}
+    assert {"/shared"} == set(mounts)
 
 
 def test_every_volume_that_is_mounted_is_declared(pod):
@@ -147,7 +152,7 @@ def test_every_volume_that_is_mounted_is_declared(pod):
     declared = {volume["name"] for volume in pod["volumes"]}
     containers = [*pod["initContainers"], *pod["containers"]]
 
-    assert {mount["name"] for container in containers for mount in container["volumeMounts"]} == declared
+    assert declared == {mount["name"] for container in containers for mount in container["volumeMounts"]}
 
 
 def test_kustomize_names_files_that_exist():
@@ -157,8 +162,75 @@ def test_kustomize_names_files_that_exist():
     listed = load(DEPLOY / "kubernetes" / "kustomization.yaml")
     files = [*listed["resources"], *(name for maps in listed["configMapGenerator"] for name in maps["files"])]
 
-    assert [name for name in files if not (DEPLOY / "kubernetes" / name).is_file()] == []
+    assert [] == [name for name in files if not (DEPLOY / "kubernetes" / name).is_file()]
     assert "namespace" not in listed
+
+
+@pytest.fixture
+def kustomize():
+    """Return a function that renders a folder, as a dict of kind to the one resource of that kind."""
+    kubectl = shutil.which("kubectl") or pytest.skip("kubectl is not installed, so the manifests are not rendered")
+
+    def render(folder):
+        done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, check=False)
+        assert 0 == done.returncode, done.stderr
+        resources = list(yaml.safe_load_all(done.stdout))
+        by_kind = {resource["kind"]: resource for resource in resources}
+        assert len(resources) == len(by_kind)
+        return by_kind
+
+    return render
+
+
+def test_kustomize_renders_a_pod_that_finds_everything(kustomize):
+    """
+    What kubectl would apply refers to the volume, the secret and the code that come with it, and selects its own pod.
+    """
+    rendered = kustomize(DEPLOY / "kubernetes")
+    template = rendered["Deployment"]["spec"]["template"]
+    volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+
+    assert {"ConfigMap", "Deployment", "PersistentVolumeClaim", "Secret"} == rendered.keys()
+    assert (
+        rendered["PersistentVolumeClaim"]["metadata"]["name"] == volumes["shared"]["persistentVolumeClaim"]["claimName"]
+    )
+    assert rendered["Secret"]["metadata"]["name"] == volumes["database"]["secret"]["secretName"]
+    assert 0o440 == volumes["database"]["secret"]["defaultMode"]
+    assert rendered["ConfigMap"]["metadata"]["name"] == volumes["code"]["configMap"]["name"]
+    assert (ROOT / "examples" / "http_app.py").read_text("utf-8") == rendered["ConfigMap"]["data"]["http_app.py"]
+    assert rendered["Deployment"]["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+def test_the_secret_is_where_inbox_looks_for_it(kustomize, sidecar):
+    """
+    The file that DATABASE_URL_FILE names is a key of the mounted secret.
+    """
+    (variable,) = (variable for variable in sidecar["env"] if variable["name"] == "DATABASE_URL_FILE")
+    (mount,) = (mount for mount in sidecar["volumeMounts"] if mount["name"] == "database")
+    folder, _, key = variable["value"].rpartition("/")
+
+    assert mount["mountPath"] == folder
+    assert key in kustomize(DEPLOY / "kubernetes")["Secret"]["data"]
+
+
+def test_the_overlay_in_the_readme_works(kustomize, tmp_path):
+    """
+    The overlay that the README shows replaces namespace, image and secret, and nothing of the example's secret stays.
+    """
+    (overlay,) = re.findall(
+        r"```yaml\n(apiVersion: kustomize.*?)```", (DEPLOY / "README.md").read_text("utf-8"), re.DOTALL
+    )
+    shutil.copytree(DEPLOY / "kubernetes", tmp_path / "inbox" / "deploy" / "kubernetes")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "kustomization.yaml").write_text(overlay)
+    (mine / "database-url.txt").write_text("postgresql://elsewhere")
+    rendered = kustomize(mine)
+    image = named(rendered["Deployment"]["spec"]["template"]["spec"]["initContainers"], "inbox")["image"]
+
+    assert {"my-app"} == {resource["metadata"]["namespace"] for resource in rendered.values()}
+    assert "registry.example.org/inbox:0.1.0" == image
+    assert {"DATABASE_URL": b64encode(b"postgresql://elsewhere").decode()} == rendered["Secret"]["data"]
 
 
 def test_the_application_in_the_pod_is_the_example():
@@ -167,7 +239,7 @@ def test_the_application_in_the_pod_is_the_example():
     """
     copy = DEPLOY / "kubernetes" / "http_app.py"
 
-    assert copy.read_text("utf-8") == (ROOT / "examples" / "http_app.py").read_text("utf-8")
+    assert (ROOT / "examples" / "http_app.py").read_text("utf-8") == copy.read_text("utf-8")
 
 
 def test_one_user_everywhere(compose, pod):
@@ -176,8 +248,8 @@ def test_one_user_everywhere(compose, pod):
     """
     dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
 
-    assert re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE) == [f"{IMAGE_USER}:{IMAGE_USER}"]
-    assert {pod["securityContext"][key] for key in ("runAsUser", "runAsGroup", "fsGroup")} == {IMAGE_USER}
+    assert [f"{IMAGE_USER}:{IMAGE_USER}"] == re.findall(r"^USER (.*)$", dockerfile, re.MULTILINE)
+    assert {IMAGE_USER} == {pod["securityContext"][key] for key in ("runAsUser", "runAsGroup", "fsGroup")}
     assert "user" not in compose["services"]["inbox"]
 
 
@@ -203,11 +275,10 @@ def test_the_build_context_holds_what_the_image_copies():
         source for line in re.findall(r"^COPY (?!--)(.*)$", dockerfile, re.MULTILINE) for source in line.split()[:-1]
     }
 
-    assert copied == let_through
+    assert let_through == copied
 
 
 def load(path):
-    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed, so the YAML in deploy/ is not checked")
     return yaml.safe_load(path.read_text("utf-8"))
 
 

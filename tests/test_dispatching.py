@@ -24,7 +24,7 @@ from inbox.pipeline.dispatching.recording import Recorder
 from inbox.pipeline.dispatching.slots import Slots
 from inbox.pipeline.dispatching.worker import IDLE, PROGRESS, READY, TROUBLE, Worker, WorkerPlan
 
-CLAIMED = ClaimedFile("d1", "b1", "r1", "extracted/b1/a.txt", "a.txt", "a.txt", 1, "0" * 64, 1, "t1")
+CLAIMED = ClaimedFile("d1", "b1", "r1", "extracted/b1/a.txt", "a.txt", "a.txt", "text", 1, "0" * 64, 1, "t1")
 FILE = File(Path("/x"), "a.txt", "a.txt", "text", 1, "0" * 64, "d1", "b1", "r1", 1)
 
 

@@ -24,7 +24,7 @@ def test_a_database_is_fresh(empty_database_url):
     tables = sqlalchemy.inspect(engine).get_table_names()
     engine.dispose()
 
-    assert tables == []
+    assert [] == tables
 
 
 def test_a_copy_has_what_its_template_has_and_no_more(postgres_server):
@@ -37,8 +37,8 @@ def test_a_copy_has_what_its_template_has_and_no_more(postgres_server):
     execute(first, "insert into told values ('first')")
     second = postgres_server.create_database(template=template)
 
-    assert count(first, "told") == 1
-    assert count(second, "told") == 0
+    assert 1 == count(first, "told")
+    assert 0 == count(second, "told")
 
 
 def test_a_stopped_server_comes_back_with_its_data(own_postgres_server):
@@ -52,7 +52,7 @@ def test_a_stopped_server_comes_back_with_its_data(own_postgres_server):
         execute(url, "select 1")
     own_postgres_server.local.start()
 
-    assert count(url, "told") == 0
+    assert 0 == count(url, "told")
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def test_the_server_ends_with_its_process(open_folder, postgres_server):
     postgres.sweep(open_folder, older_than=0)
 
     assert has_ended
-    assert len(left_behind) == 1
-    assert list(open_folder.iterdir()) == []
+    assert 1 == len(left_behind)
+    assert [] == list(open_folder.iterdir())
 
 
 def test_a_server_that_cannot_be_reached_is_named(monkeypatch):

@@ -9,7 +9,7 @@ from inbox.database.operations import get_batch_by_id, get_batch_files
 from inbox.domain import Extraction, MemberFile, SkippedMember, derive_doc_id
 
 EXTRACTION = Extraction(
-    files=(MemberFile("docs/a.pdf", 10, "a" * 64, 0), MemberFile("b.txt", 20, "b" * 64, 2)),
+    files=(MemberFile("docs/a.pdf", 10, "a" * 64, 0, "pdf"), MemberFile("b.txt", 20, "b" * 64, 2, "text")),
     skipped=(SkippedMember("__MACOSX/._a", "JUNK", 5, 1),),
     directories=1,
     written_bytes=30,

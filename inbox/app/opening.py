@@ -19,6 +19,8 @@ from inbox.utils.mounts import filesystem_type, is_network
 from inbox.utils.volume import Volume
 
 LOGGER: Final = "inbox"
+_OWN_SHARE: Final = 0.95
+"""What a handler that can end by itself gets of its time, before the worker process is killed for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def handler_settings(config: Config) -> HandlerSettings:
     return HandlerSettings(
         modules=config.handlers,
         handler_url=config.handler_url or None,
-        timeout_seconds=config.file_processing_timeout,
+        timeout_seconds=config.file_processing_timeout * _OWN_SHARE,
         unreadable=config.unreadable_files,
         max_text_chars=config.max_text_chars,
         storage_base=config.storage_base_path,

@@ -24,7 +24,6 @@ from inbox.pipeline.dispatching.slots import Slots
 from inbox.pipeline.dispatching.worker import Link, Worker, WorkerPlan
 from inbox.service.narrating import narrator
 from inbox.utils.clock import SystemClock
-from inbox.utils.filetypes import get_file_type
 
 POLL_SECONDS: Final = {"sqlite": 30.0, "postgresql": 3.0}
 """How long an idle worker waits for work that nobody announced to it: on PostgreSQL other replicas register too."""
@@ -80,12 +79,11 @@ def run_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner: s
 
 def file_for_handler(base: Path, claimed: ClaimedFile) -> File:
     """Return the file as its handler sees it."""
-    path = base / claimed.file_path
     return File(
-        path=path,
+        path=base / claimed.file_path,
         name=claimed.file_name,
         member_path=claimed.member_path,
-        file_type=get_file_type(path),
+        file_type=claimed.file_type,
         size_bytes=claimed.size_bytes,
         sha256=claimed.sha256,
         doc_id=claimed.doc_id,

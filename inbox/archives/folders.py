@@ -20,6 +20,7 @@ class Folders:
     """The target and the folders in it. Paths are `/`-separated and relative to the target; "" is the target."""
 
     def __init__(self, target: Path) -> None:
+        self.target = target
         self.root = os.open(target, _OPEN_FOLDER)
         self._handles: dict[str, int] = {}
 

@@ -9,7 +9,8 @@ import ctypes
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import BytesIO
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from inbox.archives.reasons import refuse
 from inbox.archives.source import Source
 from inbox.core.errors import RetryableError
 from inbox.domain import Extraction, MemberFile
+from inbox.utils.filetypes import file_type_of_content, get_file_type
 
 SMALL_BYTES: Final = 1024 * 1024
 """A member up to this size, packed and unpacked, is written in one go."""
@@ -71,26 +73,32 @@ class _Writer:
 
     def write(self, group: Sequence[PlannedFile], folders: Folders, *, durably: bool) -> Iterator[MemberFile]:
         """Write neighbours; yields what each came to."""
-        begin = group[0].data_at
-        is_small = _is_small(group[0])
-        block = self._source.read(begin, group[-1].data_at + group[-1].packed_bytes - begin) if is_small else b""
+        if _is_small(group[0]):
+            yield from self._write_small(group, folders, durably=durably)
+            return
         for file in group:
-            if is_small:
-                at = file.data_at - begin
-                content = decode_whole(block[at : at + file.packed_bytes], file.size_bytes, file.method, file.path)
-                pieces: Iterator[bytes] = iter((content,) if content else ())
-            else:
-                pieces = decoded(
-                    self._source,
-                    file.data_at,
-                    packed_bytes=file.packed_bytes,
-                    size_bytes=file.size_bytes,
-                    method=file.method,
-                    name=file.path,
-                )
-            yield MemberFile(file.path, file.size_bytes, self._write_one(file, pieces, folders, durably), file.position)
+            pieces = decoded(
+                self._source,
+                file.data_at,
+                packed_bytes=file.packed_bytes,
+                size_bytes=file.size_bytes,
+                method=file.method,
+                name=file.path,
+            )
+            sha256 = self._write_one(file, pieces, folders, durably=durably)
+            yield _written(file, sha256, get_file_type(folders.target / file.path))
 
-    def _write_one(self, file: PlannedFile, pieces: Iterator[bytes], folders: Folders, durably: bool) -> str:
+    def _write_small(self, group: Sequence[PlannedFile], folders: Folders, *, durably: bool) -> Iterator[MemberFile]:
+        """Write members that one read covers; what kind of file each is shows while its content is in memory."""
+        begin, last = group[0].data_at, group[-1]
+        block = self._source.read(begin, last.data_at + last.packed_bytes - begin)
+        for file in group:
+            at = file.data_at - begin
+            content = decode_whole(block[at : at + file.packed_bytes], file.size_bytes, file.method, file.path)
+            sha256 = self._write_one(file, (content,) if content else (), folders, durably=durably)
+            yield _written(file, sha256, file_type_of_content(BytesIO(content), file.path.rpartition("/")[2]))
+
+    def _write_one(self, file: PlannedFile, pieces: Iterable[bytes], folders: Folders, *, durably: bool) -> str:
         """Write one file and return its SHA-256; a content without its checksum refuses the archive."""
         digest = hashlib.sha256()
         crc = 0
@@ -109,6 +117,10 @@ class _Writer:
         finally:
             os.close(handle)
         return digest.hexdigest()
+
+
+def _written(file: PlannedFile, sha256: str, file_type: str) -> MemberFile:
+    return MemberFile(file.path, file.size_bytes, sha256, file.position, file_type)
 
 
 def _is_small(file: PlannedFile) -> bool:

@@ -6,12 +6,13 @@ make it look for OCR data, unpack archives, or fetch grammars from the network.
 """
 
 import mimetypes
+import zlib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final, Literal
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from inbox.core.errors import ParseError
 from inbox.handlers.base import File, HandlerSpec, Skip
@@ -58,6 +59,15 @@ _DOCUMENTS: Final = {
     "msg": "application/vnd.ms-outlook",
 }
 _DOCUMENT_TYPES: Final = frozenset(_DOCUMENTS.values())
+_ZIPPED_TYPES: Final = frozenset(
+    _DOCUMENTS[extension]
+    for extension in (
+        *("docx", "docm", "dotx", "dotm", "odt", "ott"),
+        *("xlsx", "xlsm", "xlsb", "xltx", "ods", "ots"),
+        *("pptx", "ppsx", "epub"),
+    )
+)
+_OFFICE_METHODS: Final = (ZIP_STORED, ZIP_DEFLATED)  # all that OOXML, ODF and EPUB allow
 _ZIPPED_OFFICE: Final = {"word": ("docx", "docm", "dotx", "dotm"), "excel": ("xlsx", "xlsm", "xlsb", "xltx")}
 _HTML_BEGINNINGS: Final = (b"<html", b"<!doctype html", b"<table", b"<head", b"<meta")
 _OLE2: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -81,6 +91,7 @@ _NOT_METADATA: Final = frozenset(  # lists as long as the document, and bookkeep
 )
 _COUNTS: Final = ("page_count", "sheet_count", "sheet_names", "slide_count")
 _MAX_WARNINGS: Final = 20
+_PIECE_BYTES: Final = 64 * 1024
 _names: Final = mimetypes.MimeTypes(filenames=())  # the machine's own lists would make results differ
 
 Facts = dict[str, object]
@@ -130,7 +141,7 @@ class DocumentHandler:
             if html is None:
                 return self._unreadable(facts)
             data = html.text.encode("utf-8", "replace")  # kreuzberg takes any HTML for UTF-8
-        elif data.startswith(b"PK") and _unpacked_bytes(file, data) > self.max_read_bytes:
+        elif mime_type in _ZIPPED_TYPES and _unpacks_beyond(file, data, self.max_read_bytes):
             return facts | {"not_read": TOO_LARGE}
         return facts | self._describe(extract_document(file, data, str(mime_type)))
 
@@ -198,13 +209,32 @@ def _office_type_by_content(file: File, data: bytes) -> str | None:
     return _HTML if data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_HTML_BEGINNINGS) else None
 
 
-def _unpacked_bytes(file: File, data: bytes) -> int:
-    """Return what the parts of an office file unpack to, as its index declares: spreadsheets are read whole."""
+def _unpacks_beyond(file: File, data: bytes, max_bytes: int) -> bool:
+    """
+    Say whether the parts of an office file come to more than that; kreuzberg holds them whole, however many.
+
+    Raises ParseError for a part that cannot be unpacked, or to another size than the index declares.
+    """
     try:
         with ZipFile(BytesIO(data)) as archive:
-            return sum(part.file_size for part in archive.infolist())
-    except (BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
+            if sum(part.file_size for part in archive.infolist()) > max_bytes:
+                return True
+            for part in archive.infolist():
+                _check_part(archive, part)
+    except (BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OverflowError) as error:
         raise _broken(file, data, f"{type(error).__name__}: {error}") from error
+    return False
+
+
+def _check_part(archive: ZipFile, part: ZipInfo) -> None:
+    if part.compress_type not in _OFFICE_METHODS:
+        raise NotImplementedError(f"compression method {part.compress_type}")
+    declared_bytes = part.file_size
+    part.file_size += 1  # zipfile stops reading there, and would not notice that there is more
+    with archive.open(part) as content:
+        size_bytes = sum(map(len, iter(partial(content.read, _PIECE_BYTES), b"")))
+    if size_bytes != declared_bytes:
+        raise BadZipFile(f"{part.filename} is not as long as the index declares")
 
 
 def extract_document(file: File, data: bytes, mime_type: str) -> "ExtractionResult":

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -11,12 +12,12 @@ from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 import urllib3
 from urllib3.exceptions import HTTPError, LocationValueError, NewConnectionError
 from urllib3.exceptions import TimeoutError as UrllibTimeoutError
-from urllib3.util import Timeout, Url, make_headers, parse_url
+from urllib3.util import Timeout, Url, parse_url
 
 from inbox.core.errors import (
     ConfigurationError,
@@ -71,7 +72,7 @@ class HttpHandler:
             "Accept": "application/json",
             "Content-Type": "application/json",
             "User-Agent": f"inbox/{_inbox_version()}",
-            **(make_headers(basic_auth=unquote(url.auth)) if url.auth else {}),
+            **(_basic_auth(url.auth) if url.auth else {}),
         }
         self._timeout_seconds = timeout_seconds
         self._storage_base = storage_base
@@ -81,10 +82,11 @@ class HttpHandler:
         return f"HttpHandler({self._shown})"
 
     def __call__(self, file: File) -> object:
+        deadline = self._monotonic() + self._timeout_seconds
         try:
             response = self._post(file)
             try:
-                body = self._read(response)
+                body = self._read(response, deadline)
             finally:
                 response.close()
                 response.release_conn()
@@ -108,9 +110,8 @@ class HttpHandler:
             preload_content=False,
         )
 
-    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
+    def _read(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
         """Read what comes, never more than the limit and never past the deadline, however slowly it trickles."""
-        deadline = self._monotonic() + self._timeout_seconds
         body = bytearray()
         while piece := response.read1(_PIECE_BYTES):
             body += piece
@@ -197,10 +198,15 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
         return min(float(text), MAX_RETRY_AFTER_SECONDS)
     try:
         due = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter from numbers beyond those of any calendar
         return None
     seconds = (due.replace(tzinfo=due.tzinfo or UTC) - now).total_seconds()
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+
+
+def _basic_auth(credentials: str) -> dict[str, str]:
+    """Return the header for the credentials of a URL, as UTF-8 (RFC 7617), since a password may hold any letter."""
+    return {"Authorization": f"Basic {b64encode(unquote_to_bytes(credentials)).decode()}"}
 
 
 @cache

@@ -16,7 +16,7 @@ from inbox.handlers.base import File, HandlerSpec, Skip, declared_handlers
 
 NO_HANDLER: Final = "NO_HANDLER"
 
-# What each module brought along at its first import; a second `load_handlers`, in a forked worker too, finds it here.
+# What each module brought along at its first import; a second `load_handlers` in the same process finds it here.
 _declared_by: WeakKeyDictionary[ModuleType, tuple[HandlerSpec, ...]] = WeakKeyDictionary()
 
 
@@ -82,15 +82,17 @@ def _import_all(names: tuple[str, ...]) -> tuple[HandlerSpec, ...]:
     here = str(Path.cwd())
     if names and here not in sys.path:  # a console script does not have it there by itself
         sys.path.insert(0, here)
+    brought = {name: _import(name) for name in names}
     found: dict[int, HandlerSpec] = {}
-    for name in names:
-        specs = _import(name)
-        if not specs:
-            raise ConfigurationError(
-                f"HANDLERS: {name} declares no handler", hint="put @handler from inbox in front of a function there"
-            )
-        found.update((id(spec), spec) for spec in specs)
+    for name, specs in brought.items():
+        found.update((id(spec), spec) for spec in specs if not _comes_with_another(name, spec, brought))
     return tuple(found.values())
+
+
+def _comes_with_another(name: str, spec: HandlerSpec, brought: dict[str, tuple[HandlerSpec, ...]]) -> bool:
+    """Say whether a handler lives in another of the modules named, whose place in HANDLERS is then its own."""
+    home = spec.function.__module__
+    return home != name and any(spec is other for other in brought.get(home, ()))
 
 
 def _import(name: str) -> tuple[HandlerSpec, ...]:
@@ -105,6 +107,10 @@ def _import(name: str) -> tuple[HandlerSpec, ...]:
     if module not in _declared_by:
         fresh = declared_handlers()[already:]
         _declared_by[module] = fresh or tuple(spec for spec in declared_handlers() if _lives_in(module, spec))
+    if not _declared_by[module]:
+        raise ConfigurationError(
+            f"HANDLERS: {name} declares no handler", hint="put @handler from inbox in front of a function there"
+        )
     return _declared_by[module]
 
 

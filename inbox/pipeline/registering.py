@@ -55,6 +55,7 @@ class Registrar:
                 **self._row(batch_id, run_id, file.path, file.position, file.size_bytes, now),
                 "file_path": f"{self._extracted_folder}/{batch_id}/{file.path}",
                 "content_sha256": file.sha256,
+                "file_type": file.file_type,
                 "status": FileState.PENDING,
             }
         for member in extraction.skipped:

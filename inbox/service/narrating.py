@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from inbox import events
+from inbox.domain import short_id
 from inbox.events import Event
 
 _INFO, _WARNING, _ERROR = logging.INFO, logging.WARNING, logging.ERROR
@@ -38,24 +39,32 @@ _WORDING: Final[dict[type[Event], tuple[int, str]]] = {
     events.FilesReleased: (_INFO, "{files} claimed files given back"),
 }
 
+_FIELDS: Final = {kind: tuple(item.name for item in fields(kind)) for kind in _WORDING}
+
 
 def described(event: Event) -> dict[str, Any]:
     """Return the event's fields."""
-    return {item.name: getattr(event, item.name) for item in fields(event)}
+    return {name: getattr(event, name) for name in _FIELDS[type(event)]}
 
 
 def narrator(logger: logging.Logger) -> Callable[[Event], None]:
-    """Return the subscriber that writes one line per event, with the event's name and fields beside the text."""
+    """
+    Return the subscriber that writes one line per event, with the event's name and fields beside the text.
+
+    The record is made here, without the walk up the stack for a line number that no format shows: there is a line for
+    every attempt.
+    """
 
     def narrate(event: Event) -> None:
         level, wording = _WORDING[type(event)]
         if not logger.isEnabledFor(level):
             return
         values = described(event)
-        batch_id = values.get("batch_id")
         extra = {"event": type(event).__name__, **values}
+        batch_id = values.get("batch_id")
         if batch_id:
-            extra["correlation_id"] = batch_id[:12]
-        logger.log(level, wording.format_map(values), extra=extra)
+            extra["correlation_id"] = short_id(batch_id)
+        text = wording.format_map(values)
+        logger.handle(logger.makeRecord(logger.name, level, __file__, 0, text, (), None, extra=extra))
 
     return narrate

@@ -51,12 +51,18 @@ def get_file_type(file_path: str | os.PathLike[str]) -> FileType:
     spreadsheet (slides, e-books) are `unknown`, not `zip`.
     """
     path = Path(file_path)
-    by_name = file_type_of_name(path.name)
     try:
         file = _open_for_reading(path)
     except (OSError, ValueError):
-        return by_name
-    with file, suppress(OSError, ValueError, struct.error):
+        return file_type_of_name(path.name)
+    with file:
+        return file_type_of_content(file, path.name)
+
+
+def file_type_of_content(file: BinaryIO, name: str) -> FileType:
+    """Say the same of an open file (or bytes in memory) that stands at its beginning, and of the name it has."""
+    by_name = file_type_of_name(name)
+    with suppress(OSError, ValueError, struct.error):
         head = file.read(_HEAD_BYTES)
         found = _by_signature(file, head, by_name)
         if found is not None:
