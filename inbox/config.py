@@ -19,7 +19,7 @@ from inbox.utils.filesystem import resolve_storage_path
 GIB: Final = 1024**3
 MIB: Final = 1024**2
 EMBEDDED_DATABASE: Final = ".inbox/inbox.db"
-SECRET_SUFFIX: Final = "_FILE"  # noqa: S105 - the suffix of a variable's name
+SECRET_SUFFIX: Final = "_file"  # noqa: S105 - the suffix of a variable's name
 POSTGRESQL_DRIVER: Final = "postgresql+psycopg2"
 
 _SECRET_FIELDS: Final = frozenset({"database_url", "database_password", "handler_url"})
@@ -55,7 +55,11 @@ class Config(BaseSettings):
     database_host: str = Field("", description="Database server, when no `DATABASE_URL` is given.")
     database_port: int = Field(5432, ge=1, le=65535, description="Its port.")
     database_user: str = Field("", description="User there.")
-    database_password: str = Field("", repr=False, description="Password there; `DATABASE_PASSWORD_FILE` names a file.")
+    database_password: str = Field("", repr=False, description="Password there.")
+    database_url_file: Path | None = Field(default=None, description="File that holds `DATABASE_URL`, as a secret.")
+    database_password_file: Path | None = Field(
+        default=None, description="File that holds `DATABASE_PASSWORD`, as a secret."
+    )
     database_name: str = Field("inbox", description="Database there.")
     database_max_connections: int = Field(10, ge=1, le=1000, description="Pool size of one process.")
     database_timeout: Seconds = Field(30.0, description="Seconds to wait for a connection or a lock.")
@@ -142,7 +146,7 @@ class Config(BaseSettings):
     @classmethod
     def _read_secret_files(cls, values: dict[str, Any]) -> dict[str, Any]:
         for name in ("database_password", "database_url"):
-            path = os.environ.get(f"{name}{SECRET_SUFFIX}".upper(), "")
+            path = values.get(f"{name}{SECRET_SUFFIX}")
             if not path or values.get(name):
                 continue
             try:

@@ -110,6 +110,7 @@ class BatchReleased(Event):
 
     batch_id: str
     drop: str
+    reason_code: str
     reason: str
 
 

@@ -200,6 +200,16 @@ def test_whole_url_wins_over_its_parts(monkeypatch, tmp_path):
     assert "postgresql+psycopg2://u:p@h/d" == load_config().database_url
 
 
+def test_secret_may_be_named_in_the_env_file(tmp_path):
+    """
+    A secret's file is found through `.env` too, and what stands there is no silent fallback to the embedded database.
+    """
+    (tmp_path / "url").write_text("postgresql://u:p@h/d\n")
+    (tmp_path / ".env").write_text(f"DATABASE_URL_FILE={tmp_path}/url\n")
+
+    assert "postgresql+psycopg2://u:p@h/d" == load_config().database_url
+
+
 def test_unreadable_secret_is_explained(monkeypatch, tmp_path):
     """
     A secret's file that cannot be read is named, with what to do.

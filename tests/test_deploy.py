@@ -73,7 +73,7 @@ def test_compose_shuts_inbox_in(compose):
 
 def test_compose_publishes_the_probes_on_loopback_only(compose):
     """
-    The page and the metrics, which ask for no password, are not open to the network.
+    The probes, which ask for no password, are not open to the network.
     """
     assert all(port.startswith("127.0.0.1:") for port in compose["services"]["inbox"]["ports"])
 

@@ -1,19 +1,25 @@
 """The documents say what is: every setting, command, event, code and state in them is the program's own."""
 
+import logging
 import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from typer.main import get_command
 
 from inbox import events
 from inbox.archives import REFUSALS, SKIPS
 from inbox.cli.commands import app
 from inbox.config import Config
+from inbox.database.models import Base
+from inbox.handlers import base
 from inbox.lifecycle import BATCH_EXITS, FILE_EXITS
+from inbox.service import narrating
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -30,9 +36,33 @@ def printed(*options):
 
 
 def commands():
+    """Return every command by what is typed, such as `db upgrade`."""
+    found = {}
     for name, command in get_command(app).commands.items():
         inner = getattr(command, "commands", None)
-        yield from (f"{name} {one}" for one in inner) if inner else (name,)
+        found |= {f"{name} {one}": part for one, part in inner.items()} if inner else {name: command}
+    return found
+
+
+def options(command):
+    return {option for parameter in command.params for option in parameter.opts if option.startswith("-")}
+
+
+def blocks(page, *languages):
+    """Return the code blocks of a page in these languages."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return [text for language, text in found if language in languages]
+
+
+def rows(text):
+    """Return the cells of all table rows, heads included."""
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("| ")
+    ]
+
+
+def words(cell):
+    return re.findall(r"`([^`]+)`", cell)
 
 
 def test_every_setting_is_documented():
@@ -64,6 +94,21 @@ def test_every_command_is_documented():
     assert set(commands()) == set(table)
 
 
+def test_every_option_is_documented():
+    """
+    Each option of each command stands in the operator's table beside that command, and no other.
+    """
+    table = read("docs/operations.md").partition("| option | of | does |")[2].partition("\n\n")[0]
+    told = {
+        (option.split()[0], command)
+        for first, of, *_ in rows(table)
+        for option in words(first)
+        for command in words(of)
+    }
+
+    assert {(option, name) for name, command in commands().items() for option in options(command)} == told
+
+
 def test_every_event_is_documented():
     """
     Each event that can stand in the log is explained, and no other.
@@ -76,6 +121,59 @@ def test_every_event_is_documented():
 
     first_column = "".join(re.findall(r"^\|([^|]+)\|", table, re.MULTILINE))
     assert kinds == set(re.findall(r"`([A-Z][A-Za-z]+)`", first_column))
+
+
+def test_every_event_reads_as_documented():
+    """
+    Level, wording and fields of each event are those that are promised to programs and people.
+    """
+    lines = []
+    for kind, (level, wording) in narrating._WORDING.items():
+        lines += [f"{kind.__name__} {logging.getLevelName(level)}: {wording}\n"]
+        lines += [f"    {' '.join(field.name for field in fields(kind))}\n"]
+
+    assert "".join(lines) in blocks(DOCS / "operations.md", "text")
+
+
+@pytest.mark.parametrize("table", Base.metadata.tables.values(), ids=lambda table: table.name)
+def test_every_column_is_documented(table):
+    """
+    Each table of the database has a section that explains its columns, and no other.
+    """
+    section = read("docs/architecture.md").partition(f"### `{table.name}`")[2].partition("\n#")[0]
+    told = [name for first, *_ in rows(section)[1:] for name in words(first)]
+
+    assert sorted(table.columns.keys()) == sorted(told)
+
+
+def bounds(text):
+    """Return the values at the edge of `1 to 9`, `1 or more` or `more than 0`, and values beyond it."""
+    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    if text.startswith("more than"):
+        return [numbers[0] + 0.5], [numbers[0]]
+    return numbers, [numbers[0] - 1, *(number + 1 for number in numbers[1:])]
+
+
+def test_allowed_values_are_those_of_the_settings():
+    """
+    Every setting with a bound is listed, takes the values at it, and refuses those beyond.
+    """
+    table = read("docs/configuration.md").partition("| setting | allowed |")[2].partition("\n\n")[0]
+    told = {name: allowed for first, allowed in rows(table) for name in words(first)}
+    numeric = {
+        name.upper()
+        for name, field in Config.model_fields.items()
+        if re.search(r"\b(int|float)\b", str(field.annotation))
+    }
+    listed = {name: bounds(allowed) for name, allowed in told.items() if re.search(r"^(more than )?\d", allowed)}
+
+    assert numeric == listed.keys()
+    for name, (taken, refused) in listed.items():
+        for value in taken:
+            Config(_env_file=None, **{name.lower(): value})
+        for value in refused:
+            with pytest.raises(ValidationError, match=name.lower()):
+                Config(_env_file=None, **{name.lower(): value})
 
 
 def test_every_reason_is_documented():
@@ -132,6 +230,53 @@ def test_readme_names_what_there_is():
 
     assert set(re.findall(r"\bmake ([a-z]+)", text)) <= targets
     assert set(re.findall(r"(?:`|bin/)inbox ([a-z]+)", text)) <= known
+
+
+def calls(text):
+    """Yield command and options of every call of inbox in a shell block or a code span."""
+    for line in text.splitlines():
+        for part in re.split(r"&&|;|\s\|\s", line.partition("#")[0]):
+            arguments = part.split()
+            at = next((at for at, word in enumerate(arguments) if word in {"inbox", ".venv/bin/inbox"}), None)
+            if at is not None and at + 1 < len(arguments):
+                yield arguments[at + 1 :]
+
+
+def settings_given(text):
+    return set(re.findall(r"(?<![$\w])([A-Z][A-Z_]{3,})=", text))
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", *(f"docs/{page}.md" for page in ("configuration", "handlers", "operations", "receipts"))]
+)
+def test_what_can_be_typed_exists(name):
+    """
+    Every command, option and variable in a code block or a code span is one of the program's.
+    """
+    page = ROOT / name
+    prose = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    typed = [*blocks(page, "sh", "console"), *(" ".join(span.split()) for span in words(prose))]
+    known = {setting.upper() for setting in Config.model_fields} | {"DATABASE_URL_FILE", "DATABASE_PASSWORD_FILE"}
+
+    assert {name for text in typed for name in settings_given(text)} <= known
+    called = [call for text in typed for call in calls(text)]
+    assert called
+    for call in called:
+        command = commands().get(" ".join(call[:2])) or commands()[call[0]]
+        assert {word for word in call if word.startswith("-")} <= options(command), call
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/handlers.md"])
+def test_handlers_in_the_documents_can_be_declared(name, monkeypatch):
+    """
+    The Python in the documents runs as it stands, and declares a handler.
+    """
+    monkeypatch.setattr(base, "_declared", [])
+    examples = blocks(ROOT / name, "python")
+    for example in examples:
+        exec(compile(example, name, "exec"), {"__name__": "example"})
+
+    assert len(examples) == len(base.declared_handlers()) > 0
 
 
 def test_metadata_of_the_package_is_complete():

@@ -20,7 +20,7 @@ from sqlalchemy import text
 
 from inbox.core.errors import PermanentError
 from inbox.handlers import results
-from inbox.handlers.results import MAX_DEPTH, clean_result, clean_text, encode_result
+from inbox.handlers.results import MAX_DEPTH, clean_result, clean_text
 
 
 @dataclass
@@ -135,11 +135,11 @@ def test_size_has_a_limit(monkeypatch):
     """
     A result past the limit is refused with the advice to write a file.
     """
-    monkeypatch.setattr(results, "MAX_RESULT_BYTES", 100)
+    monkeypatch.setattr(results, "MAX_RESULT_CHARS", 100)
 
-    assert '{"a":"' + "x" * 80 + '"}' == encode_result({"a": "x" * 80})
+    assert {"a": ["x" * 80]} == clean_result({"a": ["x" * 80]})
     with pytest.raises(PermanentError) as refused:
-        encode_result("ü" * 80)
+        clean_result({"a": ["ü" * 50, 1, {"b": "x" * 50}]})
     assert "RESULT_TOO_LARGE" == refused.value.reason_code
 
 
@@ -174,7 +174,7 @@ def test_both_databases_keep_what_comes_out(database_url, value):
     is_postgresql = database_url.startswith("postgresql")
     column = "CAST(:value AS jsonb)" if is_postgresql else "json(:value)"
     with connected(database_url, connections=1) as sessions, sessions.writing() as session:
-        kept = session.execute(text(f"SELECT {column}"), {"value": encode_result(value)}).scalar_one()
+        kept = session.execute(text(f"SELECT {column}"), {"value": json.dumps(cleaned)}).scalar_one()
 
     assert _same(cleaned, kept if is_postgresql else json.loads(kept))
 

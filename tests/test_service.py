@@ -105,7 +105,7 @@ def test_once_ends_by_what_came_of_it(shared):
     cut = shared.run("run", "--once")
 
     assert [0, 0, 1, 1, 1] == [done.returncode for done in (empty, good, bad, refused, cut)], bad.stderr
-    assert "cut.zip is not complete" in cut.stderr
+    assert "cut.zip stays in the uploads: it begins like a ZIP archive and has no end" in cut.stderr
     assert {"good.zip": "completed", "bad.zip": "partial", "refused.zip": "quarantined"} == {
         drop: shared.receipt(drop)["state"] for drop in ("good.zip", "bad.zip", "refused.zip")
     }

@@ -3,7 +3,7 @@
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -43,7 +43,8 @@ class Verdict:
     """What `run` came to."""
 
     failed: int
-    incomplete: tuple[str, ...]
+    incomplete: Mapping[str, str]
+    """Drops that stay in the uploads, each with the reason."""
 
     @property
     def is_well(self) -> bool:
@@ -93,7 +94,7 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
             if stop.is_asked():
                 emit(ServiceStopping(stop.reason))
         emit(ServiceStopped(round(clock.monotonic() - began, 1)))
-    return Verdict(tally.failed, tuple(daemon.incomplete_drops()))
+    return Verdict(tally.failed, daemon.incomplete_drops())
 
 
 def compose(

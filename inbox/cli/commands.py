@@ -70,12 +70,13 @@ def run(
     """Serve: take drops and process their files until SIGTERM."""
     from inbox.app.serving import serve
     from inbox.cli.screen import progress_of
+    from inbox.core.logging import visible
 
     config = _load(storage)
     with progress_of(sys.stdout, wanted=once) as on_progress:
         verdict = serve(config, once=once, on_progress=on_progress)
-    for name in verdict.incomplete:
-        print(f"inbox: {name} is not complete and stays in the uploads", file=sys.stderr)
+    for name, reason in verdict.incomplete.items():
+        print(f"inbox: {visible(name)} stays in the uploads: {reason}", file=sys.stderr)
     if once and not verdict.is_well:
         raise typer.Exit(FAILED)
 

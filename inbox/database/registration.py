@@ -36,9 +36,10 @@ def get_or_create_files(rows: Sequence[Mapping[str, Any]], *, session: Session) 
     Make sure that every row's `doc_id` exists, and return the doc_ids that are new.
 
     Atomic under concurrency: of several registrars of one doc_id exactly one creates it. Rows that exist are left as
-    they are. Pages go in order of `doc_id`, since two registrars with overlapping pages would otherwise deadlock.
+    they are. Rows go in one order, whoever brings them, since two registrars with overlapping pages would otherwise
+    deadlock; and in the archive's, since files that are claimed together should lie together.
     """
-    ordered = sorted((_complete(row) for row in rows), key=lambda row: str(row["doc_id"]))
+    ordered = sorted((_complete(row) for row in rows), key=lambda row: (row["position"], str(row["doc_id"])))
     store = _insert_recordset if is_postgresql(session) else _insert_missing
     created: set[str] = set()
     for page in in_pages(ordered):

@@ -23,11 +23,12 @@ from inbox.core.errors import PermanentError
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
 MAX_DEPTH: Final = 100
-MAX_RESULT_BYTES: Final = 64 * 1024**2  # jsonb itself stops at 256 MiB, and a row that size helps nobody
+MAX_RESULT_CHARS: Final = 64 * 1024**2  # jsonb itself stops at 256 MiB, and a row that size helps nobody
 
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _REPLACEMENT: Final = "\ufffd"
 _MAX_INTEGER: Final = 2**63 - 1
+_SCALAR_CHARS: Final = 8
 _PLAIN_KEY: Final = re.compile(r"[^\W\d]\w*")
 
 
@@ -37,10 +38,11 @@ def clean_result(value: object) -> JsonValue:
 
     NUL and lone surrogates become U+FFFD; NaN and infinities None; keys, dates, UUIDs, paths, decimals and integers
     beyond 64 bits strings; tuples and sets lists (sets sorted); an enum its value; dataclasses and models dicts. Raises
-    PermanentError (`RESULT_NOT_JSON`) that names the place of anything else, of bytes, and of a nesting below 100.
+    PermanentError (`RESULT_NOT_JSON`) that names the place of anything else, of bytes, and of a nesting below 100, or
+    `RESULT_TOO_LARGE` beyond 64 Mi characters.
     """
     try:
-        return _clean(value, 0)
+        cleaned = _clean(value, 0)
     except _NotJsonError as error:
         raise PermanentError(
             error.reason,
@@ -48,22 +50,13 @@ def clean_result(value: object) -> JsonValue:
             hint="return None, booleans, numbers, strings, lists and dicts",
             reason_code="RESULT_NOT_JSON",
         ) from None
-
-
-def encode_result(value: object) -> str:
-    """
-    Return the cleaned value as JSON text.
-
-    Raises PermanentError (`RESULT_NOT_JSON`, or `RESULT_TOO_LARGE` beyond 64 MiB).
-    """
-    text = json.dumps(clean_result(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    if len(text) > MAX_RESULT_BYTES // 4 and len(text.encode()) > MAX_RESULT_BYTES:
+    if _chars_of(cleaned) > MAX_RESULT_CHARS:
         raise PermanentError(
-            f"The handler's result is larger than {MAX_RESULT_BYTES} bytes",
+            f"The handler's result is longer than {MAX_RESULT_CHARS:,} characters",
             hint="write it to a file and return its path",
             reason_code="RESULT_TOO_LARGE",
         )
-    return text
+    return cleaned
 
 
 def clean_text(text: str) -> str:
@@ -71,6 +64,15 @@ def clean_text(text: str) -> str:
     if text.isascii() and "\0" not in text:
         return text
     return _UNSTORABLE.sub(_REPLACEMENT, text)
+
+
+def _chars_of(value: JsonValue) -> int:
+    """Return about how long the value is as JSON text."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(len(key) + _chars_of(item) for key, item in value.items())
+    return sum(map(_chars_of, value)) if isinstance(value, list) else _SCALAR_CHARS
 
 
 class _NotJsonError(Exception):

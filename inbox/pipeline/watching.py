@@ -5,6 +5,7 @@ The scan decides; events only wake. Any event may be lost, doubled or late witho
 none for other clients' writes.
 """
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,8 @@ from inbox.utils.drops import drop_from
 
 if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver
+
+logging.getLogger("watchdog").setLevel(logging.ERROR)  # it warns of its own end, on standard error
 
 _TEMPORARY_SUFFIXES: Final = (
     ".part",

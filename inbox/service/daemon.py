@@ -114,9 +114,9 @@ class Daemon:
             if self._intake.rounds and self.intake.is_at_rest() and is_everything_done(self.sessions):
                 return
 
-    def incomplete_drops(self) -> list[str]:
-        """Return the names of drops that are quiet and not whole."""
-        return sorted(self.intake.waiting)
+    def incomplete_drops(self) -> dict[str, str]:
+        """Return the drops that are quiet and not whole, by name, each with the reason."""
+        return {name: reason for name, (_, reason) in sorted(self.intake.waiting.items())}
 
     def live(self) -> Health:
         """Say whether every thread that should run does."""

@@ -11,7 +11,7 @@ from inbox.database.connection import Sessions
 from inbox.domain import ClaimedFile, Outcome
 from inbox.events import Emit, attempt_event
 
-GROUP_SIZE: Final = 250
+GROUP_SIZE: Final = 1000
 GROUP_SECONDS: Final = 0.1
 _PATIENCE_SECONDS: Final = 10.0
 

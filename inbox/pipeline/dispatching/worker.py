@@ -34,7 +34,7 @@ IDLE: Final = b"i"
 PROGRESS: Final = b"p"
 TROUBLE: Final = b"t"
 
-MAX_PAGE: Final = 500
+MAX_PAGE: Final = 1000
 PAGE_SECONDS: Final = 0.5
 """A page holds about so much work, so that slow files do not wait behind each other in one process."""
 _ORPHANED: Final = 70

@@ -74,8 +74,8 @@ class Intake:
     emit: Emit
     on_registered: Callable[[], None] = _nothing
     should_stop: Callable[[], bool] = lambda: False
-    waiting: dict[str, DropIdentity] = field(default_factory=dict)
-    """Drops that are quiet and not whole."""
+    waiting: dict[str, tuple[DropIdentity, str]] = field(default_factory=dict)
+    """Drops that are quiet and not whole, and why."""
     _reported: dict[str, DropIdentity] = field(default_factory=dict)
     """Those among them that have a receipt saying so."""
     _known: dict[str, tuple[DropIdentity, str]] = field(default_factory=dict)
@@ -127,8 +127,8 @@ class Intake:
         return self.next_look_in() is None
 
     def _forget_gone(self, names: set[str]) -> None:
-        by_identity = (self._told, self.waiting, self._reported)
-        for memory in (*by_identity, self._known, self._postponed, self._setbacks, self._without_room):
+        by_identity = (self._told, self._reported)
+        for memory in (*by_identity, self.waiting, self._known, self._postponed, self._setbacks, self._without_room):
             for name in memory.keys() - names:
                 del memory[name]
 
@@ -179,8 +179,8 @@ class Intake:
         ):
             self.reporter.report_incomplete(drop, completeness)
             self._reported[drop.name] = drop.identity
-        if self.waiting.get(drop.name) != drop.identity:
-            self.waiting[drop.name] = drop.identity
+        if self.waiting.get(drop.name) != (drop.identity, completeness.reason):
+            self.waiting[drop.name] = (drop.identity, completeness.reason)
             kind = events.DropLeftAlone if is_no_archive else events.DropWaits
             self.emit(kind(storable(drop.name), completeness.reason_code, completeness.reason))
 
@@ -226,7 +226,11 @@ class Intake:
             return
         batch_id, drop_name = self._claiming
         if self.claimer.give_back(batch_id):
-            self.emit(events.BatchReleased(batch_id, drop_name, "its claim could not be ended in the last round"))
+            self.emit(
+                events.BatchReleased(
+                    batch_id, drop_name, "UNFINISHED", "its claim could not be ended in the last round"
+                )
+            )
         self._claiming = None
         self.on_registered()  # its end may have counted all the same
 
@@ -259,7 +263,7 @@ class Intake:
             self._forget(lease)
             raise
         except LeaseLostError as error:
-            self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, str(error)))
+            self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, "LEASE_LOST", str(error)))
         except RetryableError as error:
             self._release(drop, lease, error)
         except WorkerError as error:
@@ -312,7 +316,11 @@ class Intake:
                 completed_at=now,
             )
         if not ended:
-            self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, "another worker has taken the batch over"))
+            self.emit(
+                events.BatchReleased(
+                    lease.batch_id, lease.drop_name, "LEASE_LOST", "another worker has taken the batch over"
+                )
+            )
             return
         self.emit(events.BatchRefused(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
         self.on_registered()
@@ -331,7 +339,7 @@ class Intake:
                 session=session,
                 reason=str(error),
             )
-        self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, str(error)))
+        self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
         self._postpone(drop, wait)
         if error.reason_code == "DISK_FULL" and isinstance(error, StorageError):
             self._without_room[drop.name] = error
