@@ -5,10 +5,12 @@ Only the composition root sees `Config`; stages receive the plain values they ne
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -22,15 +24,27 @@ EMBEDDED_DATABASE: Final = ".inbox/inbox.db"
 SECRET_SUFFIX: Final = "_file"  # noqa: S105 - the suffix of a variable's name
 POSTGRESQL_DRIVER: Final = "postgresql+psycopg2"
 
+_OWN_FOLDERS: Final = ("processed", "quarantine", "receipts")
+_TAKEN_NAMES: Final = frozenset({*_OWN_FOLDERS, "logs"})
 _SECRET_FIELDS: Final = frozenset({"database_url", "database_password", "handler_url"})
+_SHOWN_PARAMETERS: Final = frozenset({"application_name", "connect_timeout", "host", "port", "sslmode", "sslrootcert"})
+_MASK: Final = "***"
 
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-Seconds = Annotated[float, Field(gt=0)]
+# 1e9 s are 31 years: more would leave what a date can hold
+Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 
 def default_worker_processes() -> int:
     """Return the number of cores this process may use."""
     return max(1, len(os.sched_getaffinity(0)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """Stands for a secret whose file could not be used, so that its field can say so next to the other problems."""
+
+    problem: str
 
 
 class Config(BaseSettings):
@@ -86,7 +100,10 @@ class Config(BaseSettings):
     max_member_bytes: int = Field(2 * GIB, ge=1, description="Bytes written for one member.")
     max_members: int = Field(200_000, ge=1, description="Members of one archive.")
     max_compression_ratio: float = Field(
-        200, gt=1, description="Bytes written against bytes of the archive, once 256 MiB have been written."
+        200,
+        gt=1,
+        allow_inf_nan=False,
+        description="Bytes written against bytes of the archive, once 256 MiB have been written.",
     )
 
     worker_processes: int = Field(
@@ -94,9 +111,11 @@ class Config(BaseSettings):
     )
     file_processing_timeout: Seconds = Field(300.0, description="Seconds for one attempt on one file.")
     batch_processing_timeout: Seconds = Field(1800.0, description="Seconds for one run over a batch.")
-    lease_seconds: Annotated[float, Field(ge=1)] = Field(60.0, description="Life of a claim without heartbeat.")
+    lease_seconds: Annotated[Seconds, Field(ge=1)] = Field(60.0, description="Life of a claim without heartbeat.")
     max_retry_attempts: int = Field(3, ge=1, le=100, description="Attempts on one file, the first included.")
-    retry_base_delay_seconds: Annotated[float, Field(ge=0)] = Field(2.0, description="Base of the backoff schedule.")
+    retry_base_delay_seconds: float = Field(
+        2.0, ge=0, le=1e9, allow_inf_nan=False, description="Base of the backoff schedule."
+    )
     shutdown_grace_seconds: Seconds = Field(25.0, description="From SIGTERM to the end; work in hand may finish.")
 
     handlers: Annotated[tuple[str, ...], NoDecode] = Field((), description="Python modules with handlers, by comma.")
@@ -138,41 +157,65 @@ class Config(BaseSettings):
     @field_validator("handler_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
-        if value and not value.startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https://")
+        if value and not _names_http_server(value):
+            raise ValueError("must be http://HOST/PATH or https://HOST/PATH")
+        return value
+
+    @field_validator("storage_uploads_dir", "storage_extracted_dir")
+    @classmethod
+    def _is_free(cls, value: str, info: ValidationInfo) -> str:
+        if value in _TAKEN_NAMES:
+            raise ValueError(f"{value}/ has a use of its own below the base; choose another name")
+        if info.field_name == "storage_extracted_dir" and value == info.data.get("storage_uploads_dir"):
+            raise ValueError("must differ from STORAGE_UPLOADS_DIR")
         return value
 
     @model_validator(mode="before")
     @classmethod
     def _read_secret_files(cls, values: dict[str, Any]) -> dict[str, Any]:
         for name in ("database_password", "database_url"):
-            path = values.get(f"{name}{SECRET_SUFFIX}")
-            if not path or values.get(name):
-                continue
-            try:
-                values[name] = Path(path).read_text("utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "not text"
-                raise ValueError(f"{name.upper()}_FILE: cannot read {path}: {reason}; mount the secret there") from None
+            variable = f"{name}{SECRET_SUFFIX}".upper()
+            path = os.environ.get(variable) or values.get(variable.lower())  # the latter comes from `.env`
+            if path and not values.get(name):
+                values[name] = _read_secret(variable, path)
         return values
+
+    @field_validator("database_password", "database_url", mode="before")
+    @classmethod
+    def _was_read(cls, value: object) -> object:
+        if isinstance(value, _Unreadable):
+            raise ValueError(value.problem)  # noqa: TRY004 - pydantic collects ValueErrors only
+        return value
+
+    @field_validator("database_password")
+    @classmethod
+    def _has_user(cls, value: str, info: ValidationInfo) -> str:
+        parts = info.data
+        if value and parts.get("database_url") == "" and parts.get("database_host") and not parts.get("database_user"):
+            raise ValueError("a password without a user would be left out; set DATABASE_USER")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_database(cls, value: str) -> str:
+        return str_url(build_database_url(value)) if value else value
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         base = self.storage_base_path.expanduser().absolute()
         set_ = object.__setattr__  # frozen, and still being made
         set_(self, "storage_base_path", base)
-        set_(self, "database_url", str_url(self._database_url()))
+        if not self.database_url:
+            set_(self, "database_url", str_url(self._url_of_parts()))
         if self.log_file_path is None:
             set_(self, "log_file_path", base / "logs" / "worker.log")
         elif str(self.log_file_path) == "-":
             set_(self, "log_file_path", None)
-        if self.storage_uploads_dir == self.storage_extracted_dir:
-            raise ValueError("STORAGE_UPLOADS_DIR and STORAGE_EXTRACTED_DIR must differ")
+        else:
+            set_(self, "log_file_path", self.log_file_path.expanduser())
         return self
 
-    def _database_url(self) -> URL:
-        if self.database_url:
-            return build_database_url(self.database_url)
+    def _url_of_parts(self) -> URL:
         if self.database_host:
             return URL.create(
                 POSTGRESQL_DRIVER,
@@ -182,8 +225,7 @@ class Config(BaseSettings):
                 self.database_port,
                 self.database_name,
             )
-        path = self.storage_base_path.expanduser().absolute() / EMBEDDED_DATABASE
-        return URL.create("sqlite", database=str(path))
+        return URL.create("sqlite", database=str(self.storage_base_path / EMBEDDED_DATABASE))
 
     def get_storage_path(self, subdir: str) -> str:
         """Return the absolute path of `subdir` below the storage base. Raises UnsafePathError if it would leave it."""
@@ -202,7 +244,7 @@ class Config(BaseSettings):
     def _storage_problems(self) -> list[str]:
         problems: list[str] = []
         devices: dict[str, int] = {}
-        for name in (self.storage_uploads_dir, self.storage_extracted_dir, "processed", "quarantine", "receipts"):
+        for name in (self.storage_uploads_dir, self.storage_extracted_dir, *_OWN_FOLDERS):
             try:
                 folder = Path(self.get_storage_path(name))
                 folder.mkdir(parents=True, exist_ok=True)
@@ -216,7 +258,7 @@ class Config(BaseSettings):
                     "mount a writable volume there or set STORAGE_BASE_PATH to a folder you own"
                 )
                 continue
-            if not os.access(folder, os.W_OK | os.X_OK):
+            if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
                 problems.append(f"{folder} is not writable by uid {os.geteuid()}; chown it, or run as its owner")
         extracted = devices.get(self.storage_extracted_dir)
         problems.extend(
@@ -241,7 +283,7 @@ class Config(BaseSettings):
         for name in type(self).model_fields:
             value = getattr(self, name)
             if name in _SECRET_FIELDS and value:
-                value = redact_url(value) if "url" in name else "***"
+                value = redact_url(value) if "url" in name else _MASK
             if isinstance(value, Path):
                 value = str(value)
             shown[name.upper()] = list(value) if isinstance(value, tuple) else value
@@ -273,11 +315,46 @@ def str_url(url: URL) -> str:
 
 
 def redact_url(text: str) -> str:
-    """Return a URL with its password masked; anything unreadable is masked whole."""
+    """
+    Return a URL to show: passwords masked, and in a query every value that is not known to be harmless.
+
+    Of an HTTP URL the whole query and whoever asks are masked, since either may be a token. Anything unreadable is
+    masked whole.
+    """
     try:
-        return make_url(text).render_as_string(hide_password=True)
+        return _redact_http_url(text) if _names_http_server(text) else _redact_database_url(text)
     except (ArgumentError, ValueError):
-        return "***"
+        return _MASK
+
+
+def _redact_http_url(text: str) -> str:
+    parts = urlsplit(text)
+    _, at, server = parts.netloc.rpartition("@")
+    return urlunsplit((parts.scheme, f"{_MASK}@{server}" if at else server, parts.path, parts.query and _MASK, ""))
+
+
+def _redact_database_url(text: str) -> str:
+    url = make_url(text)
+    query = "&".join(f"{name}={value if name in _SHOWN_PARAMETERS else _MASK}" for name, value in url.query.items())
+    shown = url.set(query={}).render_as_string(hide_password=True)
+    return f"{shown}?{query}" if query else shown
+
+
+def _names_http_server(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _read_secret(variable: str, path: str) -> str | _Unreadable:
+    try:
+        secret = Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        return _Unreadable(f"{variable}: cannot read {path}: {reason}; mount the secret there")
+    return secret or _Unreadable(f"{variable}: {path} is empty; put the secret there")
 
 
 def load_config(**overrides: Any) -> Config:

@@ -6,6 +6,7 @@ nobody classified, is `UNKNOWN` and final: retrying a bug hides it, and an opera
 """
 
 import errno
+import math
 import sqlite3
 from collections.abc import Iterator
 from enum import StrEnum
@@ -174,7 +175,7 @@ def describe_error(error: BaseException, *, limit: int = 2000) -> str:
 def retry_after_seconds(error: BaseException) -> float | None:
     """Return how long the other side asked to wait, in seconds, or None when it did not say."""
     value = getattr(error, "retry_after", None)
-    return float(value) if isinstance(value, int | float) and value >= 0 else None
+    return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else None
 
 
 def classify_error(error: BaseException) -> str:
@@ -182,7 +183,8 @@ def classify_error(error: BaseException) -> str:
     Return the one of the seven error types that describes any exception.
 
     Judged by type, error number and HTTP status, never by the prose of a message. An exception that says nothing by
-    itself is judged by its explicit cause (`raise … from cause`).
+    itself is judged by its explicit cause (`raise … from cause`, or the exception that `urllib` keeps as `reason`),
+    a group by what all exceptions in it have in common.
     """
     for link in _chain(error):
         found = _classify_one(link)
@@ -201,12 +203,20 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         yield link
-        link = link.__cause__
+        link = link.__cause__ or _reason_of(link)
+
+
+def _reason_of(error: BaseException) -> BaseException | None:
+    reason = getattr(error, "reason", None)
+    return reason if isinstance(reason, BaseException) else None
 
 
 def _classify_one(error: BaseException) -> ErrorType:
     if isinstance(error, WorkerError):
         return ErrorType(error.error_type)
+    if isinstance(error, BaseExceptionGroup):
+        found_in = {classify_error(one) for one in error.exceptions}
+        return ErrorType(found_in.pop()) if len(found_in) == 1 else ErrorType.UNKNOWN
     for judge in (_by_http_status, _by_sqlstate, _by_sqlite_code, _by_name, _by_errno):
         found = judge(error)
         if found is not None:
@@ -284,19 +294,27 @@ def _by_sqlite_code(error: BaseException) -> ErrorType | None:
 _NAMES: Final = {
     "json.decoder.JSONDecodeError": ErrorType.PARSE_ERROR,
     "builtins.UnicodeError": ErrorType.PARSE_ERROR,
+    "asyncio.exceptions.IncompleteReadError": ErrorType.RETRYABLE,  # an EOFError, of a connection
     "builtins.EOFError": ErrorType.PARSE_ERROR,
     "zipfile.BadZipFile": ErrorType.PARSE_ERROR,
     "zipfile._path.BadZipFile": ErrorType.PARSE_ERROR,
     "zlib.error": ErrorType.PARSE_ERROR,
+    "gzip.BadGzipFile": ErrorType.PARSE_ERROR,
+    "_lzma.LZMAError": ErrorType.PARSE_ERROR,
+    "tarfile.TarError": ErrorType.PARSE_ERROR,
+    "binascii.Error": ErrorType.PARSE_ERROR,
+    "configparser.Error": ErrorType.PARSE_ERROR,
     "_csv.Error": ErrorType.PARSE_ERROR,
     "xml.etree.ElementTree.ParseError": ErrorType.PARSE_ERROR,
     "xml.parsers.expat.ExpatError": ErrorType.PARSE_ERROR,
     "tomllib.TOMLDecodeError": ErrorType.PARSE_ERROR,
     "email.errors.MessageError": ErrorType.PARSE_ERROR,
     "builtins.TimeoutError": ErrorType.TIMEOUT,
+    "subprocess.TimeoutExpired": ErrorType.TIMEOUT,
     "builtins.ConnectionError": ErrorType.RETRYABLE,
     "builtins.MemoryError": ErrorType.RETRYABLE,
     "builtins.NotImplementedError": ErrorType.PERMANENT,
+    "concurrent.futures._base.BrokenExecutor": ErrorType.RETRYABLE,
     "socket.gaierror": ErrorType.RETRYABLE,
     "http.client.HTTPException": ErrorType.RETRYABLE,
     "sqlite3.OperationalError": ErrorType.RETRYABLE,

@@ -69,8 +69,10 @@ def retry_with_backoff(
 
     With `retryable_exceptions` just those types are repeated; without, whatever `classify_error` calls retryable.
     `max_attempts` counts the first call too; None means without end. The last error is raised unchanged.
-    `on_backoff` receives the `backoff` library's details before each wait.
+    `on_backoff` receives the `backoff` library's details before each wait. Raises ValueError for less than one attempt.
     """
+    if max_attempts is not None and max_attempts < 1:
+        raise ValueError(f"max_attempts must be at least 1: {max_attempts}")
 
     def is_final(error: Exception) -> bool:
         return not (isinstance(error, retryable_exceptions) if retryable_exceptions else is_retryable(error))

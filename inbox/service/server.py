@@ -58,6 +58,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()  # whoever asks before the server has started waits instead of being refused
     except OSError as error:
         raise ConfigurationError(
             f"the probes cannot listen on {host}:{port}: {error.strerror}",
