@@ -321,8 +321,9 @@ def redact_url(text: str) -> str:
     Of an HTTP URL the whole query and whoever asks are masked, since either may be a token. Anything unreadable is
     masked whole.
     """
+    http = text.lower().startswith(("http:", "https:"))
     try:
-        return _redact_http_url(text) if _names_http_server(text) else _redact_database_url(text)
+        return _redact_http_url(text) if http else _redact_database_url(text)
     except (ArgumentError, ValueError):
         return _MASK
 
@@ -363,7 +364,10 @@ def load_config(**overrides: Any) -> Config:
         return Config(**overrides)
     except ValidationError as error:
         problems = tuple(_explain(item) for item in error.errors(include_input=False, include_url=False))
-        raise ConfigurationError("some settings are not usable", problems=problems) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        problems = (f".env: cannot be read: {reason}; mend it, or start in another folder",)
+    raise ConfigurationError("some settings are not usable", problems=problems) from None
 
 
 def _explain(item: Any) -> str:

@@ -27,6 +27,7 @@ from inbox.core.errors import (
     classify_error,
 )
 from inbox.core.retry import retry_with_backoff
+from inbox.database.types import encode_json
 
 READ_ONLY: Final = "inbox_read_only"
 _BUSY_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available
@@ -91,6 +92,7 @@ def create_engine(config: DatabaseSettings) -> Engine:
         "pool_timeout": timeout,
         "pool_pre_ping": True,
         "pool_recycle": _RECYCLE_SECONDS,
+        "json_serializer": encode_json,
         "hide_parameters": True,  # a statement in an error must not carry documents or secrets
     }
     if url.get_backend_name() == "sqlite":

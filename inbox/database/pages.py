@@ -5,12 +5,9 @@ PostgreSQL receives a page as one JSON parameter and unfolds it with `jsonb_to_r
 and needs no driver-specific code. SQLite runs one prepared statement over the page.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar
-from uuid import UUID
 
 from sqlalchemy import ColumnElement, FromClause, bindparam, column, func
 from sqlalchemy.dialects.postgresql import JSONB
@@ -36,22 +33,6 @@ def as_recordset(columns: Sequence[InstrumentedAttribute[Any]], parameter: str =
     function = func.jsonb_to_recordset(bindparam(parameter, type_=JSONB))
     named = [column(attribute.key, attribute.type) for attribute in columns]
     return function.table_valued(*named).render_derived(name="r", with_types=True)
-
-
-def as_json(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows whose times and ids are text, as JSON wants them."""
-    return [{key: _plain(value) for key, value in row.items()} for row in rows]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return str(value) if isinstance(value, UUID) else value
-
-
-def encode(value: Any) -> str:
-    """Return compact JSON; raises ValueError for what PostgreSQL would refuse (NaN, Infinity)."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def column_of(table: FromClause, attribute: InstrumentedAttribute[Any]) -> ColumnElement[Any]:

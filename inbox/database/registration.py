@@ -8,7 +8,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from inbox.database.models import FILES, FileExtraction
-from inbox.database.pages import as_json, as_recordset, column_of, in_pages, is_postgresql
+from inbox.database.pages import as_recordset, column_of, in_pages, is_postgresql
 from inbox.database.types import new_id
 
 _COLUMNS = (
@@ -67,7 +67,7 @@ def _insert_recordset(page: Sequence[Mapping[str, Any]], session: Session) -> se
         .on_conflict_do_nothing(index_elements=[FILES.c.doc_id])
         .returning(FILES.c.doc_id)
     )
-    return set(session.connection().scalars(statement, {"rows": as_json(page)}))
+    return set(session.connection().scalars(statement, {"rows": page}))
 
 
 def _insert_missing(page: Sequence[Mapping[str, Any]], session: Session) -> set[str]:

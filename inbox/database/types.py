@@ -1,5 +1,6 @@
 """Column types that mean the same on SQLite and PostgreSQL."""
 
+import json
 import os
 import time
 import uuid
@@ -36,6 +37,26 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         moment: datetime = value
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def encode_json(value: Any) -> str:
+    """
+    Return compact JSON, in which a time is ISO 8601 and an id its text, as a page of rows has them.
+
+    Raises ValueError for what PostgreSQL would refuse (NaN, infinities), TypeError for what JSON cannot express.
+    """
+    return _json(value)
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    raise TypeError(f"JSON cannot express a {type(value).__name__}")
+
+
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_as_text).encode
 
 
 def new_id() -> uuid.UUID:

@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import and_, bindparam, case, false, select, true, update
-from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import DataError, StatementError
 from sqlalchemy.orm import Session
 
 from inbox.database.leasing import drop_leases, new_token, open_lease
 from inbox.database.models import FILES, FileExtraction
-from inbox.database.pages import as_json, as_recordset, column_of, is_postgresql
+from inbox.database.pages import as_recordset, column_of, is_postgresql
 from inbox.domain import ClaimedFile, Outcome
 from inbox.lifecycle import CLAIMABLE_FILE_STATES, LEASED_FILE_STATES, FileState
 
@@ -98,15 +98,23 @@ def record_outcomes(outcomes: Sequence[Outcome], *, session: Session) -> set[str
     try:
         with session.begin_nested():
             return write([_values(outcome) for outcome in outcomes], session)
-    except (DataError, ValueError) as error:
+    except ValueError as error:
         return _record_without_the_poison(outcomes, error, session)
-    except DBAPIError as error:
-        if getattr(error.orig, "pgcode", None) in _VALUE_REFUSED:
-            return _record_without_the_poison(outcomes, error, session)
-        raise
+    except StatementError as error:
+        if not _is_about_a_value(error):
+            raise
+        return _record_without_the_poison(outcomes, error, session)
 
 
 _VALUE_REFUSED: Final = frozenset({"54000", "54001", "22P05", "22P02"})  # limits, untranslatable or invalid text
+
+
+def _is_about_a_value(error: StatementError) -> bool:
+    return (
+        isinstance(error, DataError)
+        or isinstance(error.orig, ValueError)
+        or getattr(error.orig, "pgcode", None) in _VALUE_REFUSED
+    )
 
 
 def _record_without_the_poison(outcomes: Sequence[Outcome], error: Exception, session: Session) -> set[str]:
@@ -272,7 +280,7 @@ def _update_from_recordset(rows: Sequence[dict[str, Any]], session: Session) -> 
         .values({item.key: column_of(source, item) for item in _WRITTEN} | {"lease_token": None})
         .returning(FILES.c.doc_id)
     )
-    return set(session.connection().scalars(statement, {"rows": as_json(rows)}))
+    return set(session.connection().scalars(statement, {"rows": rows}))
 
 
 def _update_each(rows: Sequence[dict[str, Any]], session: Session) -> set[str]:
