@@ -367,7 +367,7 @@ def load_config(**overrides: Any) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         problems = (f".env: cannot be read: {reason}; mend it, or start in another folder",)
-    raise ConfigurationError("some settings are not usable", problems=problems) from None
+    raise ConfigurationError("some settings are not usable", problems=problems)
 
 
 def _explain(item: Any) -> str:

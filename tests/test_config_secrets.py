@@ -96,7 +96,7 @@ def test_secrets_are_shown_nowhere(monkeypatch):
 
     assert "hunter2" not in shown
     assert ("***", "http://***@app/files?***") == (redacted["DATABASE_PASSWORD"], redacted["HANDLER_URL"])
-    assert "postgresql+psycopg2://me:***@db/box?sslpassword=***&sslmode=require" == redacted["DATABASE_URL"]
+    assert "postgresql+psycopg2://me:***@db/box?sslmode=require&sslpassword=***" == redacted["DATABASE_URL"]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def require_room(folder: Path, wanted_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if wanted_bytes + HEADROOM_BYTES > free:
         raise StorageError(
-            f"not enough room on the volume: {wanted_bytes:,} bytes wanted, {free:,} free",
+            f"not enough room on the volume for {wanted_bytes:,} bytes",  # no figure that changes: it is said once
             hint="free some space; the drop waits",
             reason_code="DISK_FULL",
         )
