@@ -26,6 +26,10 @@ _COLOURS: Final = {
     "quarantined": "red",
     "bad": "red",
 }
+_FOLDED: Final = frozenset({"drop", "path", "error", "found", "what to do", "value"})
+"""Columns that give way on a narrow terminal; ids, states and counts are never cut."""
+_FOR_WIDE_SCREENS: Final = frozenset({"received"})
+_WIDE: Final = 100
 _FACTS: Final = ("batch_id", "drop", "state", "reason", "run_id", "archive", "received_at", "completed_at")
 _COUNTS: Final = ("members", "files", "skipped", "succeeded", "failed", "unfinished")
 _OPEN_STATES: Final = ("pending", "processing", "retrying")
@@ -151,10 +155,14 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*header, box=None, header_style="bold", pad_edge=False)
+    console = Console()
+    shown = [n for n, name in enumerate(header) if console.width >= _WIDE or name not in _FOR_WIDE_SCREENS]
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for n in shown:
+        table.add_column(header[n], overflow="fold", no_wrap=header[n] not in _FOLDED)
     for row in cells:
-        table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
-    Console().print(table)
+        table.add_row(*(Text(row[n], style=_COLOURS.get(row[n], "")) for n in shown))
+    console.print(table)
 
 
 def _print_json(value: object) -> None:
