@@ -259,7 +259,9 @@ class Config(BaseSettings):
                 )
                 continue
             if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-                problems.append(f"{folder} is not writable by uid {os.geteuid()}; chown it, or run as its owner")
+                problems.append(
+                    f"{folder} is not writable by uid {os.geteuid()}; chown it, run as its owner, or mount it writable"
+                )
         extracted = devices.get(self.storage_extracted_dir)
         problems.extend(
             f"{name}/ and {self.storage_extracted_dir}/ lie on different file systems; "

@@ -3,6 +3,7 @@
 import builtins
 import errno
 import json
+import math
 import pickle
 import sqlite3
 import xml.etree.ElementTree as ET
@@ -259,10 +260,13 @@ def test_description_is_one_line_of_bounded_length():
     assert "plain" == describe_error(WorkerError("plain"))
 
 
-@pytest.mark.parametrize(("value", "seconds"), [(3, 3.0), (0, 0.0), (-1, None), ("soon", None), (None, None)])
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(3, 3.0), (0, 0.0), (-1, None), (math.inf, None), (math.nan, None), ("soon", None), (None, None)],
+)
 def test_retry_after_is_a_number_of_seconds(value, seconds):
     """
-    Only a number that is not negative is taken for a server's wish.
+    Only a finite number that is not negative is taken for a server's wish.
     """
     error = ValueError()
     error.retry_after = value

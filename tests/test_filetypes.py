@@ -36,15 +36,16 @@ def zip_bytes(*names, mimetype=None):
     return target.getvalue()
 
 
-def ole2_bytes(stream):
-    """Return an OLE2 file whose directory stands in its first sector and names one stream ([MS-CFB])."""
-    header = bytearray(512)
+def ole2_bytes(stream, *, sector_shift=9, first_sector=0):
+    """Return an OLE2 file whose directory stands in one sector and names one stream ([MS-CFB] 2.2, 2.6)."""
+    size = 1 << sector_shift
+    header = bytearray(size)
     header[:8] = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-    struct.pack_into("<H", header, 30, 9)
-    struct.pack_into("<I", header, 48, 0)
+    struct.pack_into("<H", header, 30, sector_shift)
+    struct.pack_into("<I", header, 48, first_sector)
     name = stream.encode("utf-16-le")
     entry = name + bytes(64 - len(name)) + struct.pack("<H", len(name) + 2) + bytes(62)
-    return bytes(header) + entry.ljust(512, b"\0")
+    return bytes(header) + bytes(size * first_sector) + entry.ljust(size, b"\0")
 
 
 ODF = "application/vnd.oasis.opendocument."
@@ -59,6 +60,9 @@ CASES = [
     ("a.doc", ole2_bytes("WordDocument"), "word"),
     ("a.xls", ole2_bytes("Workbook"), "excel"),
     ("old.xls", ole2_bytes("Book"), "excel"),
+    ("word.txt", ole2_bytes("WordDocument"), "word"),
+    ("excel.doc", ole2_bytes("Workbook", first_sector=3), "excel"),
+    ("large-sectors", ole2_bytes("WordDocument", sector_shift=12, first_sector=2), "word"),
     ("a.msg", ole2_bytes("__properties"), "unknown"),
     ("cut.doc", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "word"),
     ("a.odt", zip_bytes(mimetype=f"{ODF}text"), "word"),

@@ -32,6 +32,34 @@ def reachable(exits, state):
     return found
 
 
+BATCH_WAYS = """
+    received → extracting
+    extracting → processing quarantined received failed
+    processing → completed partial failed
+    partial → processing
+    failed → processing received
+    quarantined → received
+"""
+FILE_WAYS = """
+    pending → processing failed
+    processing → success skipped retrying pending failed
+    retrying → processing failed
+    failed → pending
+"""
+
+
+@pytest.mark.parametrize(("exits", "ways"), [(BATCH_EXITS, BATCH_WAYS), (FILE_EXITS, FILE_WAYS)], ids=["batch", "file"])
+def test_ways_are_these_and_no_others(exits, ways):
+    """
+    A state leads where the design says, and nowhere else.
+    """
+    drawn = {
+        before: set(after.split()) for before, after in (line.split(" → ") for line in ways.strip().split("\n    "))
+    }
+
+    assert drawn == {before: {*map(str, after)} for before, after in exits.items() if after}
+
+
 @pytest.mark.parametrize(("states", "exits", "final"), MACHINES)
 def test_every_state_is_in_the_table(states, exits, final):
     """

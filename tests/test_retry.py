@@ -216,3 +216,75 @@ def test_wait_is_announced(waits):
         broken()
 
     assert [(2.0, 0)] == heard
+
+
+@pytest.mark.parametrize("attempts", [0, -1])
+def test_less_than_one_attempt_is_a_mistake(attempts):
+    """
+    Not even one attempt is a mistake of the caller, and not the same as without end.
+    """
+    with pytest.raises(ValueError, match="at least 1"):
+        retry_with_backoff(max_attempts=attempts)
+
+
+def test_without_a_limit_it_goes_on(waits):
+    """
+    With no limit of attempts a transient failure is repeated until it is over, at the pace of the cap.
+    """
+    calls = []
+
+    @retry_with_backoff(max_attempts=None, base_delay=1.0, max_delay=5.0)
+    def flaky():
+        calls.append(1)
+        if len(calls) <= 50:
+            raise ConnectionResetError
+        return "done"
+
+    assert "done" == flaky()
+    assert {5.0} == set(waits[3:])
+    assert 50 == len(waits)
+
+
+def test_each_call_has_its_own_schedule(waits):
+    """
+    A second call of the same function begins at the first wait again.
+    """
+
+    @retry_with_backoff(max_attempts=2)
+    def broken():
+        raise RetryableError
+
+    for _ in range(2):
+        with pytest.raises(RetryableError):
+            broken()
+
+    assert [2.0, 2.0] == waits
+
+
+def test_decorated_function_stays_itself():
+    """
+    The decorated function keeps its name and its docstring.
+    """
+
+    @retry_with_backoff()
+    def documented():
+        """Say something."""
+
+    assert ("documented", "Say something.") == (documented.__name__, documented.__doc__)
+
+
+def test_caller_hears_of_each_wait(waits):
+    """
+    Before each wait the caller is told what went wrong and how long it will be.
+    """
+    heard = []
+    error = RetryableError("again")
+
+    @retry_with_backoff(max_attempts=2, on_backoff=heard.append)
+    def broken():
+        raise error
+
+    with pytest.raises(RetryableError):
+        broken()
+
+    assert [(error, 2.0)] == [(details["exception"], details["wait"]) for details in heard]

@@ -11,6 +11,7 @@ from inbox.core.errors import StorageError
 from inbox.pipeline import settling
 from inbox.pipeline.settling import Settled, Settler, Waiting
 from inbox.pipeline.watching import scan
+from inbox.utils.drops import is_being_written
 
 WHOLE = archive(["a.txt", Member("inner.zip", archive(["x"]), STORED)])
 
@@ -106,6 +107,37 @@ def test_structure_is_judged_once_for_each_content(settler, clock, tmp_path, mon
         clock.go_on(2)
 
     assert ["a.zip", "a.zip"] == looks
+
+
+def test_open_drop_is_awaited(settler, clock, tmp_path):
+    """
+    A whole and quiet drop that somebody still has open for writing waits, and is taken when it is closed.
+    """
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE)
+    with path.open("r+b"):
+        judge(settler, tmp_path)
+        clock.go_on(60)
+        (verdict,) = judge(settler, tmp_path)
+        assert "BEING_WRITTEN" == verdict.completeness.reason_code
+        assert settler.next_look_in() is None
+
+    assert [Settled] == [type(verdict) for verdict in judge(settler, tmp_path)]
+
+
+def test_writer_that_comes_while_a_drop_is_judged_is_not_held_up(tmp_path):
+    """
+    The lease that asks the kernel is given back at once: readers and writers open the drop as if nobody had asked.
+    """
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE)
+    with path.open("rb") as reader:
+        first = is_being_written(reader.fileno())
+        with path.open("r+b"):
+            second = is_being_written(reader.fileno())
+        third = is_being_written(reader.fileno())
+
+    assert (False, True, False) == (first, second, third)
 
 
 def test_next_look_is_when_the_quiet_time_ends(settler, clock, tmp_path):

@@ -181,6 +181,7 @@ class Stop:
         self._bell = Bell()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked)
+        signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when somebody opens a drop just while it is judged
 
     def is_asked(self) -> bool:
         return bool(self.reason)

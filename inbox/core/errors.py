@@ -215,13 +215,18 @@ def _classify_one(error: BaseException) -> ErrorType:
     if isinstance(error, WorkerError):
         return ErrorType(error.error_type)
     if isinstance(error, BaseExceptionGroup):
-        found_in = {classify_error(one) for one in error.exceptions}
-        return ErrorType(found_in.pop()) if len(found_in) == 1 else ErrorType.UNKNOWN
+        return _in_common({ErrorType(classify_error(one)) for one in error.exceptions})
     for judge in (_by_http_status, _by_sqlstate, _by_sqlite_code, _by_name, _by_errno):
         found = judge(error)
         if found is not None:
             return found
     return ErrorType.UNKNOWN
+
+
+def _in_common(types: set[ErrorType]) -> ErrorType:
+    if len(types) == 1:
+        return types.pop()
+    return ErrorType.RETRYABLE if types <= RETRYABLE_TYPES else ErrorType.UNKNOWN
 
 
 def classify_http_status(status: int) -> ErrorType | None:

@@ -2,8 +2,8 @@
 Settling: a drop is taken only when it is quiet *and* structurally complete.
 
 Quiet alone proves nothing: Samba and Windows reserve the full size at once. Structure alone proves nothing either: a
-writer may fill a hole last. Both together, and a checksum error in a young drop counted as "still being written",
-leave no known way to take a drop early.
+writer may fill a hole last. So both together; and where the kernel can tell, nobody may have the drop open for writing.
+A checksum error in a young drop counts as "still being written".
 """
 
 import os
@@ -16,10 +16,12 @@ from inbox.archives import Completeness, check_complete
 from inbox.core.errors import NotSettledError, StorageError
 from inbox.domain import Drop, DropIdentity
 from inbox.utils.clock import Clock
-from inbox.utils.drops import opened
+from inbox.utils.drops import is_being_written, opened
 
 UNREADABLE: Final = "UNREADABLE"
-"""Permission may come without any change that the scan could see, so this verdict is never kept."""
+BEING_WRITTEN: Final = "BEING_WRITTEN"
+_NEVER_KEPT: Final = frozenset({UNREADABLE, BEING_WRITTEN})
+"""Permission may come, and a writer go, without a change that the scan could see: such a verdict is not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Settler:
             watched = self._watch(drop)
             if not self._is_quiet(watched):
                 continue
-            if watched.verdict is None or watched.verdict.reason_code == UNREADABLE:
+            if watched.verdict is None or watched.verdict.reason_code in _NEVER_KEPT:
                 try:
                     watched.verdict = look_inside(drop)
                 except NotSettledError:  # it changed or went since the scan
@@ -116,7 +118,11 @@ def look_inside(drop: Drop) -> Completeness:
     """
     try:
         with opened(drop) as fd:
-            return check_complete(fd)
+            verdict = check_complete(fd)
+            if verdict.complete and is_being_written(fd):
+                reason = "somebody has it open for writing"
+                return Completeness(complete=False, reason_code=BEING_WRITTEN, reason=reason)
+            return verdict
     except StorageError as error:
         if not isinstance(error.__cause__, PermissionError):
             raise

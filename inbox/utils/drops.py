@@ -1,6 +1,7 @@
 """Drops as files: what tells one from the next, and how to open one without being led astray."""
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -54,6 +55,22 @@ def opened(drop: Drop) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def is_being_written(fd: int) -> bool:
+    """
+    Say whether anybody has the file open for writing, as far as the kernel tells.
+
+    A read lease (fcntl(2), F_SETLEASE) is granted only while nobody has; it is released at once. Where leases are not
+    to be had (a network file system, a file of another owner) the answer is no. Whoever opens the file in between makes
+    the kernel send SIGIO, which a service has to ignore.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
 
 
 def require_unchanged(fd: int, drop: Drop) -> None:
