@@ -10,7 +10,7 @@ from zips import archive
 from inbox.archives import completeness
 from inbox.archives.completeness import Completeness
 from inbox.core.errors import ErrorType
-from inbox.pipeline.settling import UNREADABLE
+from inbox.pipeline.settling import BEING_WRITTEN, UNREADABLE
 
 SAMPLE = ROOT / "examples" / "sample.zip"
 WITH_ERRORS = ROOT / "examples" / "sample-with-errors.zip"
@@ -124,7 +124,7 @@ def test_reasons_of_waiting_drops_are_documented():
     verdicts = [one for one in vars(completeness).values() if isinstance(one, Completeness) and not one.complete]
     told = codes(page("docs/receipts.md").partition("## Reason codes")[2].partition("**Of a refused")[0])
 
-    assert {one.reason_code for one in verdicts} | {UNREADABLE} == told.keys()
+    assert {one.reason_code for one in verdicts} | {BEING_WRITTEN, UNREADABLE} == told.keys()
     assert {one.reason_code: one.reason for one in verdicts}.items() <= told.items()
 
 
