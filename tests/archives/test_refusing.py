@@ -40,6 +40,29 @@ def quoted_overlap() -> bytes:
     return archive([outer, Member(B, offset=30 + len(A), before=b"")], entries=2)
 
 
+def two_ends() -> bytes:
+    """The comment is an end record that describes an empty archive just where it stands."""
+    at = len(archive([A]))
+    return archive([A], comment=struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0, 0, 0, at, 0))
+
+
+def with_index_bytes(offset: int, value: bytes) -> bytes:
+    """The last entry of the directory, changed at an offset within it."""
+    data = bytearray(archive([A, B]))
+    at = data.rfind(b"PK\x01\x02") + offset
+    data[at : at + len(value)] = value
+    return bytes(data)
+
+
+def lzma_with(properties: bytes, content: bytes = b"content") -> Member:
+    packed = bytearray(pack(content, LZMA))
+    packed[4 : 4 + len(properties)] = properties
+    return Member(A, content, LZMA, packed=bytes(packed))
+
+
+WIDE = {"local_size": 0xFFFFFFFF, "local_packed_size": 0xFFFFFFFF}
+"""A local header that refers to a Zip64 field."""
+
 HOSTILE = {
     "parent folder": (archive(["../up.txt"]), "UNSAFE_PATH"),
     "parent folder inside": (archive(["a/../../up.txt"]), "UNSAFE_PATH"),
@@ -73,7 +96,10 @@ HOSTILE = {
     "masked headers": (archive([Member(A, flags=1 << 13)]), "ENCRYPTED"),
     "one offset for two": (two_with_one_offset(), "OVERLAP"),
     "quoted overlap": (quoted_overlap(), "OVERLAP"),
-    "member reaches into the index": (archive([Member(A, b"x" * 99, STORED, packed=b"x")]), "SIZE_LIES"),
+    "member reaches into the index": (
+        archive([Member(A, b"x" * 99, STORED, packed=b"x", packed_size=99)]),
+        "OVERLAP",
+    ),
     "hidden member between": (archive([A, Member(B, before=archive(["h"])[:40])]), "UNLISTED_MEMBER"),
     "hidden member before the index": (archive([A], before_index=archive(["h"])[:40]), "UNLISTED_MEMBER"),
     "member left out of the index": (archive([Member(A, is_listed=False), B]), "UNLISTED_MEMBER"),
@@ -103,6 +129,27 @@ HOSTILE = {
         archive([Member(A, method=LZMA, packed=b"\x09\x04\x05\0\x5d\xff\xff\xff\xff123")]),
         "BAD_DATA",
     ),
+    "LZMA with a dictionary of a gigabyte": (archive([lzma_with(b"\x5d\0\0\0\x40")]), "BAD_DATA"),
+    "LZMA with odd properties": (archive([lzma_with(b"\x86")]), "BAD_DATA"),
+    "bzip2 damaged": (archive([Member(A, method=BZIP2, packed=b"BZh9" + bytes(30))]), "BAD_DATA"),
+    "directory damaged": (with_index_bytes(0, b"PK\x09\x09"), "BAD_INDEX"),
+    "entry longer than the directory": (with_index_bytes(32, b"\xff\x01"), "BAD_INDEX"),
+    "link without end": (archive([Member("l", b"a/" * 3000, mode=LINK)]), "SYMLINK_ESCAPES"),
+    "local Zip64 field missing": (archive([Member(A, **WIDE)]), "BAD_ZIP64"),
+    "local Zip64 field too short": (archive([Member(A, **WIDE, local_extra=extra_field(1, bytes(4)))]), "BAD_ZIP64"),
+    "local Zip64 field twice": (
+        archive([Member(A, **WIDE, local_extra=extra_field(1, bytes(16)) * 2)]),
+        "BAD_ZIP64",
+    ),
+    "local extra field malformed": (
+        archive([Member(A, **WIDE, local_extra=struct.pack("<2H", 1, 99))]),
+        "BAD_EXTRA_FIELD",
+    ),
+    "Zip64 field twice, in the directory alone": (
+        archive([Member(A, zip64=True, extra=extra_field(1, bytes(24)), local_extra=b"")]),
+        "BAD_ZIP64",
+    ),
+    "two end records": (two_ends(), "AMBIGUOUS_END"),
     "more members announced": (archive([A], entries=2), "INDEX_LIES"),
     "fewer members announced": (archive([A, B], entries=1), "INDEX_LIES"),
     "index larger than it says": (archive([A, B], index_size=50), "INDEX_LIES"),
@@ -179,6 +226,16 @@ def test_hostile_archive_is_whole_enough_to_be_refused(judge, kind):
     The gate lets every hostile archive through to the one that names its fault, instead of waiting for ever.
     """
     assert judge(HOSTILE[kind][0]).complete
+
+
+def test_archive_without_an_end_is_refused(unpack):
+    """
+    Whoever plans an archive that was cut short is told that it has no end, as damage that a copy would also show.
+    """
+    with pytest.raises(ArchiveRefusedError) as refused:
+        unpack(archive([A])[:-1])
+
+    assert ("NO_END_RECORD", True) == (refused.value.reason_code, refused.value.damaged)
 
 
 def test_every_descriptor_is_compared(unpack):
