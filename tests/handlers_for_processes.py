@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +24,9 @@ def by_name(file: File) -> dict[str, object]:
         os.kill(os.getpid(), signal.SIGSEGV)
     if name == "hang":
         time.sleep(600)
+    if name == "child":
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as child:
+            Path(os.environ["TEST_CHILD"]).write_text(str(child.pid))
     if name == "slow":
         time.sleep(float(os.environ.get("TEST_SLOW_SECONDS", "0.5")))
     if name == "print":

@@ -82,12 +82,12 @@ class Storage:
         )
 
     @contextmanager
-    def service(self, **settings: object):
-        """Run `inbox run` for the block; whatever is left of it is killed at the end."""
+    def service(self, *arguments: str, until: str = "inbox serves", **settings: object):
+        """Run `inbox run` for the block, from its line `until` on; whatever is left of it is killed at the end."""
         output = self.base.parent / "output.log"
         with output.open("ab") as sink:
             process = subprocess.Popen(
-                [sys.executable, "-m", "inbox", "run"],
+                [sys.executable, "-m", "inbox", "run", *arguments],
                 env=self.environment | {name: str(value) for name, value in settings.items()},
                 cwd=self.base.parent,
                 stdout=sink,
@@ -96,7 +96,7 @@ class Storage:
             )
         service = Service(process, output)
         try:
-            service.wait_until_started()
+            service.wait_until(until)
             yield service
         finally:
             service.kill()
@@ -143,12 +143,14 @@ class Service:
     def events(self, name: str) -> list[dict]:
         return [line for line in self.lines() if line.get("event") == name]
 
-    def wait_until_started(self) -> None:
-        def started():
-            assert self.process.poll() is None, self.output.read_text()[-3000:]
-            return self.events("ServiceStarted")
+    def wait_until(self, words: str) -> None:
+        """Wait for a log line that begins so; the process must not have ended."""
 
-        wait_for(started, "the start")
+        def said():
+            assert self.process.poll() is None, self.output.read_text()[-3000:]
+            return [line for line in self.lines() if line["message"].startswith(words)]
+
+        wait_for(said, words)
 
     def terminate(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -166,7 +168,8 @@ class Service:
         return found
 
     def kill(self) -> None:
-        """SIGKILL the whole process group, as an out-of-memory killer or a power switch would."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        """SIGKILL all of it at once, as a power switch or the end of a container would."""
+        for group in (self.process.pid, *self.workers()):
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
         self.process.wait(DEADLINE_SECONDS)

@@ -6,8 +6,9 @@ from http.client import HTTPConnection
 
 import pytest
 
+from inbox.config import Config
 from inbox.core.errors import ConfigurationError
-from inbox.service.health import Health
+from inbox.service.health import Health, Probes
 from inbox.service.server import ProbeServer
 
 
@@ -62,3 +63,41 @@ def test_name_that_is_no_host_is_explained():
     """
     with pytest.raises(ConfigurationError, match="cannot listen on no such host"):
         ProbeServer("no such host", 0, live=lambda: Health({}), ready=lambda: Health({}))
+
+
+def test_two_that_start_at_once_do_not_share_a_port(unused_port):
+    """
+    A port is taken from the moment the server is made, not only when it is started.
+    """
+    first = ProbeServer("127.0.0.1", unused_port, live=lambda: Health({}), ready=lambda: Health({}))
+    with pytest.raises(ConfigurationError):
+        ProbeServer("127.0.0.1", unused_port, live=lambda: Health({}), ready=lambda: Health({}))
+    first.start()
+    first.stop()
+
+
+def test_loopback_is_the_default():
+    """
+    Without a setting nobody else on the network is answered.
+    """
+    assert "127.0.0.1" == Config.model_fields["http_host"].default
+
+
+class Ailing:
+    def live(self):
+        return Health({"intake": "its thread has ended"})
+
+    def ready(self):
+        return Health({"database": "does not answer"})
+
+
+def test_process_without_a_service_lives_and_is_not_ready():
+    """
+    Before there is a service, and after it has ended, the process is alive and not ready; between, the service answers.
+    """
+    probes = Probes()
+    before = probes.live().is_well, probes.ready().checks
+    probes.service = Ailing()
+
+    assert (True, {"service": "starting"}) == before
+    assert (Ailing().live(), Ailing().ready()) == (probes.live(), probes.ready())

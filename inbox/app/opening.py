@@ -4,14 +4,15 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Engine, make_url
 
 from inbox.config import Config
-from inbox.core.errors import ConfigurationError, DatabaseUnavailableError
-from inbox.core.retry import retry_with_backoff
+from inbox.core.errors import ConfigurationError, DatabaseUnavailableError, describe_error
+from inbox.core.retry import calculate_backoff
 from inbox.database.connection import Sessions, close, create_engine, get_session_factory
 from inbox.database.migrating import require_current, upgrade
 from inbox.handlers.registry import HandlerSettings
@@ -19,6 +20,8 @@ from inbox.utils.mounts import filesystem_type, is_network
 from inbox.utils.volume import Volume
 
 LOGGER: Final = "inbox"
+_WAIT_BASE_SECONDS: Final = 0.5
+_WAIT_MAX_SECONDS: Final = 10.0
 _OWN_SHARE: Final = 0.95
 """What a handler that can end by itself gets of its time, before the worker process is killed for it."""
 
@@ -34,21 +37,18 @@ class Opened:
 
 
 @contextmanager
-def opened(config: Config, *, migrate: bool, wait: bool = False) -> Iterator[Opened]:
+def opened(config: Config, *, migrate: bool, pause: Callable[[float], bool] | None = None) -> Iterator[Opened]:
     """
     Check the settings, connect, bring the schema up to date (or require it to be), and close at the end.
 
-    With `wait` a database that does not answer is waited for. Raises ConfigurationError, DatabaseUnavailableError,
-    DatabaseRefusedError.
+    With `pause` a database that does not answer is waited for; it takes seconds, and returns False to give up, in which
+    case the error comes out. Raises ConfigurationError, DatabaseUnavailableError, DatabaseRefusedError.
     """
     config.validate()
     refuse_sqlite_on_network(config)
     engine = create_engine(config)
-    prepare: Callable[[Engine], object] = upgrade if migrate else require_current
-    if wait:
-        prepare = _patiently(prepare)
     try:
-        prepare(engine)
+        _prepare(engine, upgrade if migrate else require_current, pause)
         yield Opened(config, engine, Sessions(get_session_factory(engine)), volume_of(config))
     finally:
         close(engine)
@@ -89,20 +89,20 @@ def handler_settings(config: Config) -> HandlerSettings:
     )
 
 
-def _patiently(prepare: Callable[[Engine], object]) -> Callable[[Engine], object]:
+def _prepare(engine: Engine, prepare: Callable[[Engine], object], pause: Callable[[float], bool] | None) -> None:
     logger = logging.getLogger(LOGGER)
-    said: list[str] = []
-
-    def say(details: dict[str, object]) -> None:
-        text = str(details.get("exception", ""))
-        if text not in said:
-            said.append(text)
-            logger.warning("waiting for the database: %s", text)
-
-    return retry_with_backoff(
-        max_attempts=None,
-        base_delay=0.5,
-        max_delay=10.0,
-        retryable_exceptions=(DatabaseUnavailableError,),
-        on_backoff=say,
-    )(prepare)
+    said: set[str] = set()
+    for failures in count():
+        try:
+            prepare(engine)
+        except DatabaseUnavailableError as error:
+            if pause is None:
+                raise
+            text = describe_error(error)
+            if text not in said:
+                said.add(text)
+                logger.warning("waiting for the database: %s", text)
+            if not pause(calculate_backoff(failures, _WAIT_BASE_SECONDS, _WAIT_MAX_SECONDS)):
+                raise
+        else:
+            return

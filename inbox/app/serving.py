@@ -4,16 +4,18 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened
 from inbox.app.working import spawn_worker
 from inbox.archives import Limits
 from inbox.config import Config, redact_url
+from inbox.core.errors import DatabaseUnavailableError
 from inbox.core.logging import setup_logger
 from inbox.database.connection import Sessions
 from inbox.events import Event, ServiceStarted, ServiceStopped, ServiceStopping
@@ -29,6 +31,7 @@ from inbox.pipeline.settling import Settler
 from inbox.pipeline.summarising import Summariser
 from inbox.pipeline.watching import Watch
 from inbox.service.daemon import Daemon, Rhythm, Tally
+from inbox.service.health import Probes
 from inbox.service.narrating import narrator
 from inbox.service.server import ProbeServer
 from inbox.utils.clock import Bell, SystemClock
@@ -40,15 +43,16 @@ ONCE_SCAN_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What `run` came to."""
+    """What `run` came to; `stopped` says that a signal ended it."""
 
     failed: int
     incomplete: Mapping[str, str]
     """Drops that stay in the uploads, each with the reason."""
+    stopped: bool
 
     @property
     def is_well(self) -> bool:
-        return not self.failed and not self.incomplete
+        return not self.failed and not self.incomplete and not self.stopped
 
 
 def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None] | None = None) -> Verdict:
@@ -56,7 +60,8 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
     Run the service until SIGTERM or SIGINT, or with `once` until nothing is left to do.
 
     With `on_progress` (for `once`) that is called several times a second, and log lines go to the file alone. A second
-    signal ends it at once. Raises ConfigurationError and DatabaseRefusedError before anything has started.
+    signal ends it at once. A database that does not answer at the start is waited for, but not with `once`. Raises
+    ConfigurationError, DatabaseRefusedError and DatabaseUnavailableError before anything has started.
     """
     stop = Stop()
     clock = SystemClock()
@@ -70,31 +75,43 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
             narrate(event)
 
         load_handlers(handler_settings(config))  # a mistake in a handler module shows now, not in a worker
-        at_hand = stack.enter_context(opened(config, migrate=config.database_migrate, wait=not once))
+        probes = Probes()
+        if config.http_port and not once:
+            server = ProbeServer(config.http_host, config.http_port, live=probes.live, ready=probes.ready)
+            server.start()
+            stack.callback(server.stop)
+        try:
+            at_hand = stack.enter_context(
+                opened(config, migrate=config.database_migrate, pause=None if once else stop.pause)
+            )
+        except DatabaseUnavailableError:
+            if not stop.is_asked():
+                raise
+            emit(ServiceStopping(stop.reason))
+            return Verdict(0, {}, stopped=True)
         at_hand.volume.make()
         began = clock.monotonic()
         instance = stack.enter_context(
             Instance(at_hand.volume.instances, this_owner(), workers=config.worker_processes)
         )
         daemon = compose(at_hand, instance, emit, tally, once=once, talk=on_progress is None)
-        if config.http_port and not once:
-            server = ProbeServer(config.http_host, config.http_port, live=daemon.live, ready=daemon.ready)
-            server.start()
-            stack.callback(server.stop)
         emit(
             ServiceStarted(
                 str(config.storage_base_path), redact_url(config.database_url), config.worker_processes, instance.owner
             )
         )
         with daemon.running():
+            probes.service = daemon
             if once:
                 daemon.wait_until_done(stop.is_asked, on_progress or (lambda _sessions: None))
             else:
                 stop.wait()
-            if stop.is_asked():
+            stopped = stop.is_asked()
+            if stopped:
                 emit(ServiceStopping(stop.reason))
+        probes.service, probes.otherwise = None, "stopping"
         emit(ServiceStopped(round(clock.monotonic() - began, 1)))
-    return Verdict(tally.failed, daemon.incomplete_drops())
+    return Verdict(tally.failed, daemon.incomplete_drops(), stopped)
 
 
 def compose(
@@ -178,7 +195,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.reason = ""
-        self._bell = Bell()
+        self._told: SimpleQueue[str] = SimpleQueue()  # may be put into by a signal handler, whatever was interrupted
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when somebody opens a drop just while it is judged
@@ -187,8 +204,15 @@ class Stop:
         return bool(self.reason)
 
     def wait(self) -> None:
-        while not self.is_asked():
-            self._bell.wait(3600)
+        while self.pause(3600):
+            pass
+
+    def pause(self, seconds: float) -> bool:
+        """Wait so long, or until asked; False when asked."""
+        if not self.is_asked():
+            with suppress(Empty):
+                self._told.get(timeout=seconds)
+        return not self.is_asked()
 
     def _asked(self, number: int, _frame: object) -> None:
         if self.reason:
@@ -198,4 +222,4 @@ class Stop:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.reason = signal.Signals(number).name
-        self._bell.ring()
+        self._told.put(self.reason)

@@ -1,14 +1,14 @@
 """The service: three legs, a heartbeat, worker processes and probes, from start to the last release."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from inbox import events
-from inbox.core.errors import StorageError, WorkerError, describe_error
+from inbox.core.errors import DatabaseUnavailableError, StorageError, WorkerError, describe_error
 from inbox.database import leasing
 from inbox.database.connection import Sessions, ping
 from inbox.events import Emit, Event
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 _CLOSING_SECONDS: Final = 15.0
+_LEAST_SECONDS: Final = 0.5
 _KILL_SECONDS: Final = 2.0
 """What is left of the grace period for the end itself."""
 
@@ -72,6 +73,7 @@ class Daemon:
     tally: Tally
     finished: Bell = field(default_factory=Bell)
     _watch_failed: bool = field(init=False, default=False)
+    _at_rest: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         def make(name: str, round_: Callable[[], None], interval: Callable[[], float]) -> Leg:
@@ -110,19 +112,20 @@ class Daemon:
         """Return when every drop is decided about and no batch is open, or when asked to stop."""
         while not should_stop():
             self.finished.wait(0.2)
-            on_progress(self.sessions)
-            if self._intake.rounds and self.intake.is_at_rest() and is_everything_done(self.sessions):
-                return
+            with suppress(DatabaseUnavailableError):  # the legs tell of it, and go on when it is back
+                on_progress(self.sessions)
+                if self._at_rest and is_everything_done(self.sessions):
+                    return
 
     def incomplete_drops(self) -> dict[str, str]:
         """Return the drops that are quiet and not whole, by name, each with the reason."""
         return {name: reason for name, (_, reason) in sorted(self.intake.waiting.items())}
 
     def live(self) -> Health:
-        """Say whether every thread that should run does."""
-        checks = {leg.name: None if leg.is_alive else "its thread has ended" for leg in self._legs}
-        checks["supervisor"] = None if self._workers.is_alive() else "its thread has ended"
-        return Health(checks)
+        """Say whether every thread that should run does; while the service stops, they end one by one."""
+        running = {leg.name: leg.is_alive or leg.is_stopping for leg in self._legs}
+        running["supervisor"] = self._workers.is_alive() or self._intake.is_stopping
+        return Health({name: None if runs else "its thread has ended" for name, runs in running.items()})
 
     def ready(self) -> Health:
         """Say whether drops can be taken and worked on now."""
@@ -135,9 +138,11 @@ class Daemon:
         return Health(checks)
 
     def _take_in(self) -> None:
+        self._at_rest = False
         self.intake.round()
+        self._at_rest = self.intake.is_at_rest()  # here, since only this thread may look into the intake's memory
         self.supervisor.wake()  # somebody else may have registered, or an operator may want a file tried again
-        if not self._watch.is_alive():
+        if not self._watch.is_alive() and not self._intake.is_stopping:
             self._start_watch()
         self.finished.ring()
 
@@ -164,20 +169,26 @@ class Daemon:
             self._watch_failed = True
 
     def _stop(self) -> None:
-        """Stop taking first, then let the workers finish, and keep the heartbeat until the last of them has ended."""
+        """Stop taking first, then let the workers finish, and keep the heartbeat while anybody may hold a lease."""
         ends_at = self.clock.monotonic() + self.rhythm.grace.total_seconds()
-        self._watch.stop()
-        for leg in (self._intake, self._rescuing):
+        taking = (self._intake, self._rescuing)
+        for leg in taking:
             leg.stop()
+        self._watch.stop()
         self.supervisor.drain()
         self._workers.join(max(ends_at - _KILL_SECONDS - self.clock.monotonic(), 0.1))
         if self._workers.is_alive():
             self.supervisor.kill()
             self._workers.join(_KILL_SECONDS)
-        for leg in (self._closing, self._heartbeat):
+        self._join(taking, ends_at)
+        closing = (self._closing, self._heartbeat)
+        for leg in closing:
             leg.stop()
-        for leg in self._legs:
-            leg.join(max(ends_at - self.clock.monotonic(), 0.5))
+        self._join(closing, ends_at)
+
+    def _join(self, legs: Iterable[Leg], ends_at: float) -> None:
+        for leg in legs:
+            leg.join(max(ends_at - self.clock.monotonic(), _LEAST_SECONDS))
 
     @staticmethod
     def _ailment(question: Callable[[], object]) -> str | None:

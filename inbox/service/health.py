@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +23,24 @@ class Health:
 
 
 Probe = Callable[[], Health]
+
+
+class Asked(Protocol):
+    """A service that can be asked."""
+
+    def live(self) -> Health: ...
+    def ready(self) -> Health: ...
+
+
+@dataclass(slots=True)
+class Probes:
+    """What the probes answer, also while there is no service to ask yet, or no more: the process lives and waits."""
+
+    service: Asked | None = None
+    otherwise: str = "starting"
+
+    def live(self) -> Health:
+        return Health({}) if self.service is None else self.service.live()
+
+    def ready(self) -> Health:
+        return Health({"service": self.otherwise}) if self.service is None else self.service.ready()

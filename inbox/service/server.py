@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
@@ -55,13 +55,21 @@ def _endpoint(probe: Probe):  # type: ignore[no-untyped-def] # noqa: ANN202 - St
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen()  # whoever asks before the server has started waits instead of being refused
+        return _bound(socket.socket(family, kind, protocol), address)
     except OSError as error:
         raise ConfigurationError(
             f"the probes cannot listen on {host}:{port}: {error.strerror}",
             hint="set HTTP_PORT to a free port, or to 0 for none",
         ) from error
+
+
+def _bound(listening: socket.socket, address: Any) -> socket.socket:
+    """Listen too: two may bind one address while neither does, and whoever asks before the start is not refused."""
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen()
+    except OSError:
+        listening.close()
+        raise
     return listening

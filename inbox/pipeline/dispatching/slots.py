@@ -14,7 +14,8 @@ from typing import Final, Self
 
 from inbox.domain import InHand
 
-_SLOT: Final = struct.Struct("<32s64sd")
+_SLOT: Final = struct.Struct("<64s32sd")
+_DOC_ID_BYTES: Final = 64
 SLOT_BYTES: Final = 128
 
 
@@ -40,16 +41,25 @@ class Slots:
         return len(self._map) // SLOT_BYTES
 
     def take(self, slot: int, token: str, doc_id: str, started_monotonic: float) -> None:
-        """Note that this worker begins an attempt now."""
-        _SLOT.pack_into(self._map, slot * SLOT_BYTES, token.encode(), doc_id.encode(), started_monotonic)
+        """
+        Note that this worker begins an attempt now.
+
+        The `doc_id` is written last, and taken away first: whoever reads in between, or finds what a kill in between
+        left, sees an empty slot and not one file with the time of another.
+        """
+        at = slot * SLOT_BYTES
+        packed = _SLOT.pack(doc_id.encode(), token.encode(), started_monotonic)
+        self._map[at + _DOC_ID_BYTES : at + _SLOT.size] = packed[_DOC_ID_BYTES:]
+        self._map[at : at + _DOC_ID_BYTES] = packed[:_DOC_ID_BYTES]
 
     def put_down(self, slot: int) -> None:
         """Note that this worker has nothing in hand."""
-        self._map[slot * SLOT_BYTES : slot * SLOT_BYTES + _SLOT.size] = bytes(_SLOT.size)
+        at = slot * SLOT_BYTES
+        self._map[at : at + _DOC_ID_BYTES] = bytes(_DOC_ID_BYTES)
 
     def read(self, slot: int) -> InHand | None:
         """Return what this worker has in hand, or None."""
-        token, doc_id, started = _SLOT.unpack_from(self._map, slot * SLOT_BYTES)
+        doc_id, token, started = _SLOT.unpack_from(self._map, slot * SLOT_BYTES)
         if not doc_id.strip(b"\0"):
             return None
         return InHand(_text(token), _text(doc_id), started)

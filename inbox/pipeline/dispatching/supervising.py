@@ -13,12 +13,12 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Final, Protocol
 
-from inbox.core.errors import DatabaseUnavailableError, RetryableError, TimeoutError, WorkerError  # noqa: A004 - ours
+from inbox.core.errors import RetryableError, TimeoutError, WorkerError, describe_error  # noqa: A004 - ours
 from inbox.core.retry import calculate_backoff
 from inbox.domain import InHand
-from inbox.events import Emit, WorkerDied
+from inbox.events import Emit, TroubleBegan, WorkerDied
 from inbox.pipeline.dispatching.slots import Slots
-from inbox.pipeline.dispatching.worker import DRAIN, IDLE, READY, TROUBLE, WAKE
+from inbox.pipeline.dispatching.worker import DRAIN, IDLE, PROGRESS, TROUBLE, WAKE
 from inbox.utils.clock import Clock
 
 _TICK_SECONDS: Final = 1.0
@@ -27,7 +27,7 @@ _RESTART_MAX_SECONDS: Final = 30.0
 
 
 class Spawn(Protocol):
-    """Starts a worker process for a slot, under an owner's name of its own."""
+    """Starts a worker process for a slot, under an owner's name of its own. Raises OSError when there is no room."""
 
     def __call__(self, slot: int, owner: str) -> tuple[BaseProcess, Connection]: ...
 
@@ -47,7 +47,10 @@ class _Running:
     ready: bool = False
     idle: bool = False
     troubled: bool = False
+    woken_for: int = 0
+    """The latest wake-up that it was told of."""
     killed_for: InHand | None = None
+    ended_with_us: bool = False
 
 
 @dataclass(slots=True)
@@ -89,45 +92,54 @@ class Supervisor:
     _debts: list[_Debt] = field(init=False, default_factory=list)
     _lock: threading.RLock = field(init=False, default_factory=threading.RLock)
     _draining: bool = field(init=False, default=False)
+    _wakes: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self._seats = [_Seat() for _ in range(self.plan.workers)]
 
     def run(self) -> None:
         """Keep every seat taken until told to drain and the last worker has ended."""
-        while True:
-            if not self._draining:
-                self._fill_seats()
-            running = self._running()
-            if self._draining and not running:
-                break
-            wait([item.connection for item in running] + [item.process.sentinel for item in running], self._tick())
-            for item in running:
-                self._listen(item)
-                self._kill_if_overdue(item)
-                self._bury_if_dead(item)
-            self._pay_debts()
+        while not self._draining or self._running():
+            self.turn()
+        self._pay_debts()
+
+    def turn(self, *, longest: float = _TICK_SECONDS) -> None:
+        """Fill the seats, wait until something happens, `longest` seconds at the most, and see to it."""
+        if not self._draining:
+            self._fill_seats()
+        running = self._running()
+        signs = [item.connection for item in running] + [item.process.sentinel for item in running]
+        wait(signs, min(self._tick(), longest))
+        for item in running:
+            self._listen(item)
+            self._kill_if_overdue(item)
+            self._bury_if_dead(item)
         self._pay_debts()
 
     def wake(self) -> None:
         """
-        Tell every worker that there may be something to do.
+        Tell idle workers that there may be something to do.
 
-        Also those not known to be idle: one may have looked in vain just before, and its word be still on the way.
+        One that is not known to be idle hears of it when it says so: it may have looked in vain just before, its word
+        still on the way. Never more words than it answers, since one that does not listen would fill the connection.
         """
-        for item in self._running():
-            _send(item, WAKE)
+        with self._lock:
+            self._wakes += 1
+            for item in self._running():
+                self._wake_if_idle(item)
 
     def drain(self) -> None:
         """Tell all workers to finish what they have in hand, give back the rest, and end."""
-        self._draining = True
-        for item in self._running():
-            _send(item, DRAIN)
+        with self._lock:
+            self._draining = True
+            for item in self._running():
+                _send(item, DRAIN)
 
     def kill(self) -> None:
         """End what is still running, now. Nothing is charged: a shutdown is not an attempt."""
         self._draining = True
         for item in self._running():
+            item.ended_with_us = True
             item.process.kill()
 
     def owners(self) -> list[str]:
@@ -151,9 +163,26 @@ class Supervisor:
             seat.number += 1
             owner = f"{self.plan.owner}/w{slot}.{seat.number}"
             self.slots.put_down(slot)
-            process, connection = self.spawn(slot, owner)
+            try:
+                process, connection = self.spawn(slot, owner)
+            except OSError as error:
+                self.emit(TroubleBegan(f"worker {slot}", describe_error(error)))
+                self._postpone(seat)
+                continue
             with self._lock:
                 seat.running = _Running(slot, owner, process, connection)
+                if self._draining:  # it was asked for while this one was being made
+                    _send(seat.running, DRAIN)
+
+    def _wake_if_idle(self, item: _Running) -> None:
+        if item.idle and item.woken_for != self._wakes:
+            item.idle, item.woken_for = False, self._wakes
+            _send(item, WAKE)
+
+    def _postpone(self, seat: _Seat) -> None:
+        wait_seconds = calculate_backoff(seat.failures, _RESTART_BASE_SECONDS, _RESTART_MAX_SECONDS)
+        seat.failures += 1
+        seat.restart_at = self.clock.monotonic() + wait_seconds
 
     def _tick(self) -> float:
         waits = [_TICK_SECONDS]
@@ -167,10 +196,12 @@ class Supervisor:
         try:
             while item.connection.poll():
                 word = item.connection.recv_bytes()
-                item.ready = True
-                item.idle = word == IDLE
-                item.troubled = word == TROUBLE
-                if word == READY:
+                with self._lock:
+                    item.ready = True
+                    item.idle = word == IDLE
+                    item.troubled = word == TROUBLE
+                    self._wake_if_idle(item)
+                if word in {IDLE, PROGRESS}:
                     self._seats[item.slot].failures = 0
                 if word != TROUBLE:
                     self.on_idle()
@@ -192,23 +223,25 @@ class Supervisor:
         if item.process.is_alive():
             return
         item.process.join()
-        item.connection.close()
         hand = self.slots.read(item.slot)
         self.slots.put_down(item.slot)
         seat = self._seats[item.slot]
         with self._lock:
+            item.connection.close()
             seat.running = None
         code = item.process.exitcode or 0
         if code != 0 or hand is not None:
             reason, error = self._explain(item, code)
-            in_hand = (hand,) if hand is not None and not self._draining else ()
+            in_hand = (hand,) if hand is not None and self._is_guilty(item, hand) else ()
             self._debts.append(_Debt(item.owner, in_hand, error))
             self.emit(WorkerDied(item.slot, code, hand.doc_id if hand else "", reason))
-        if not item.ready or code != 0:
-            seat.failures += 1
-            if hand is None:
-                wait_seconds = calculate_backoff(seat.failures - 1, _RESTART_BASE_SECONDS, _RESTART_MAX_SECONDS)
-                seat.restart_at = self.clock.monotonic() + wait_seconds
+        if hand is None and (not item.ready or code != 0):
+            self._postpone(seat)
+
+    @staticmethod
+    def _is_guilty(item: _Running, hand: InHand) -> bool:
+        """Say whether the process ended because of this file: not with the service, nor for the file before it."""
+        return item.killed_for == hand if item.killed_for is not None else not item.ended_with_us
 
     def _explain(self, item: _Running, code: int) -> tuple[str, WorkerError]:
         if item.killed_for is not None:
@@ -220,11 +253,11 @@ class Supervisor:
         return text, RetryableError(f"{text} while it had this file", reason_code="WORKER_DIED")
 
     def _pay_debts(self) -> None:
-        """Settle what the dead held; while the database does not answer, the debts stay."""
+        """Settle what the dead held; while the database does not answer or refuses, the debts stay."""
         for debt in list(self._debts):
             try:
                 self.settle(debt.owner, in_hand=debt.in_hand, error=debt.error)
-            except DatabaseUnavailableError:
+            except WorkerError:
                 return
             self._debts.remove(debt)
 

@@ -9,15 +9,16 @@ in hand is in its slot for the next service to read.
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from typing import Final
 
 from inbox.core.errors import DatabaseUnavailableError
-from inbox.core.retry import retry_with_backoff
+from inbox.core.retry import calculate_backoff
 from inbox.database import leasing, work
-from inbox.database.connection import Sessions
+from inbox.database.connection import Sessions, retry_when_busy
 from inbox.database.work import Page
 from inbox.domain import ClaimedFile
 from inbox.events import Emit, FilesReleased
@@ -38,6 +39,8 @@ MAX_PAGE: Final = 1000
 PAGE_SECONDS: Final = 0.5
 """A page holds about so much work, so that slow files do not wait behind each other in one process."""
 _ORPHANED: Final = 70
+_PATIENCE_BASE_SECONDS: Final = 0.2
+_PATIENCE_MAX_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +107,16 @@ class Worker:
         self._prepare = prepare
         self._clock = clock
         self._emit = emit
-        self._recorder = Recorder(sessions, emit, on_trouble=lambda: link.say(TROUBLE))
+        self._recorder = Recorder(
+            sessions, emit, on_trouble=lambda: link.say(TROUBLE), on_relief=lambda: link.say(PROGRESS)
+        )
         self._finished_tokens: list[str] = []
         self._page_size = 1
-        patiently = retry_with_backoff(
-            max_attempts=None,
-            base_delay=0.2,
-            max_delay=10.0,
-            retryable_exceptions=(DatabaseUnavailableError,),
-            on_backoff=lambda _details: link.say(TROUBLE),
-        )
-        self._claim_patiently = patiently(self._claim)
 
     def run(self) -> None:
         """Work until told to drain; then finish the file in hand, record everything, and give the rest back."""
         self._link.say(READY)
-        while not self._link.draining:
-            page = self._claim_patiently()
+        while (page := self._claim_patiently()) is not None:
             if page.files:
                 self._work_off(page)
                 self._link.say(PROGRESS)
@@ -130,6 +126,25 @@ class Worker:
         self._recorder.close()
         self._end_leases()
 
+    def _claim_patiently(self) -> Page | None:
+        """Return the next page, as soon as the database gives one; None when told to drain, also meanwhile."""
+        failures = 0
+        while not self._link.draining:
+            try:
+                if failures:
+                    self._give_back_strays()
+                page = self._claim()
+            except DatabaseUnavailableError:
+                self._link.say(TROUBLE)
+                self._link.wait(calculate_backoff(failures, _PATIENCE_BASE_SECONDS, _PATIENCE_MAX_SECONDS))
+                failures += 1
+                continue
+            if failures:
+                self._link.say(PROGRESS)
+            return page
+        return None
+
+    @retry_when_busy
     def _claim(self) -> Page:
         with self._sessions.writing() as session:
             page = work.claim_files(
@@ -142,6 +157,15 @@ class Worker:
             )
         self._finished_tokens = []
         return page
+
+    def _give_back_strays(self) -> None:
+        """Give back what a claim took whose commit was never confirmed: nobody else would, while our heart beats."""
+        with self._sessions.writing() as session:
+            held = {lease.token for lease in leasing.leases_of(self._plan.owner, session=session)}
+            strays = held - set(self._finished_tokens)
+            for token in strays:
+                work.release_files(token, session=session)
+            leasing.drop_leases(strays, session=session)
 
     def _work_off(self, page: Page) -> None:
         began = self._clock.monotonic()
@@ -172,7 +196,7 @@ class Worker:
             self._emit(FilesReleased(released))
 
     def _end_leases(self) -> None:
-        with self._sessions.writing() as session:
+        with suppress(DatabaseUnavailableError), self._sessions.writing() as session:  # nothing is under them any more
             leasing.drop_leases(self._finished_tokens, session=session)
 
     def _seconds_until_due(self) -> float:

@@ -1,0 +1,195 @@
+"""The service's threads around the pipeline: from their start to an end in good order, whatever is in the way."""
+
+import threading
+from datetime import timedelta
+
+import pytest
+
+from inbox.core.errors import DatabaseUnavailableError, StorageError
+from inbox.events import BatchClosed, BatchRefused, BatchReported, WatchingByScan
+from inbox.service import daemon as module
+from inbox.service.daemon import Daemon, Rhythm, Tally
+from inbox.utils.clock import SystemClock
+
+
+class Crew:
+    """Plays the supervisor: its loop ends when it is told to, or only when it is killed."""
+
+    def __init__(self):
+        self.is_stubborn = False
+        self.calls = []
+        self.over = threading.Event()
+
+    def run(self):
+        self.over.wait(30)
+
+    def wake(self):
+        self.calls.append("wake")
+
+    def drain(self):
+        self.calls.append("drain")
+        if not self.is_stubborn:
+            self.over.set()
+
+    def kill(self):
+        self.calls.append("kill")
+        self.over.set()
+
+    def owners(self):
+        return ["me/w0.1"]
+
+    def is_healthy(self):
+        return True
+
+
+class BlindWatch:
+    """A watch that the system does not grant."""
+
+    def start(self):
+        raise StorageError("no watch to give")
+
+    def is_alive(self):
+        return False
+
+    def stop(self):
+        pass
+
+
+@pytest.fixture
+def make(house):
+    """Return a function that puts a service together from the house's stages."""
+
+    def put_together(**changes):
+        return Daemon(
+            **{
+                "intake": house.intake,
+                "closing": house.closing,
+                "rescuing": house.rescuing,
+                "supervisor": Crew(),
+                "make_watch": lambda _bell: BlindWatch(),
+                "engine": house.sessions.factory.kw["bind"],
+                "sessions": house.sessions,
+                "volume": house.volume,
+                "clock": SystemClock(),
+                "rhythm": Rhythm(timedelta(seconds=0.05), timedelta(seconds=60), timedelta(seconds=30)),
+                "owner": "me",
+                "emit": house.events.append,
+                "tally": Tally(),
+            }
+            | changes
+        )
+
+    return put_together
+
+
+def test_everything_is_well_while_it_runs(make):
+    """
+    Between start and stop every thread lives and every part is ready; before and afterwards no thread runs.
+    """
+    daemon = make()
+    before = daemon.live().is_well
+    with daemon.running():
+        during = daemon.live(), daemon.ready()
+
+    assert not before
+    assert ({}, {}) == tuple({name: told for name, told in health.checks.items() if told} for health in during)
+    assert {"database", "volume", "workers", "intake", "closing", "rescuing", "heartbeat"} <= during[1].checks.keys()
+    assert not any(leg.is_alive for leg in daemon._legs)
+
+
+def test_stopping_service_lives_and_is_not_ready(make):
+    """
+    While the service stops nobody should restart it, and nobody should count on it.
+    """
+    daemon = make()
+    with daemon.running():
+        pass
+
+    assert daemon.live().is_well
+    assert "stopping" == daemon.ready().checks["service"]
+
+
+def test_nothing_to_do_is_soon_done(make):
+    """
+    With nothing in the uploads and no batch open, waiting is over after one round of the intake.
+    """
+    daemon, progress = make(), []
+    with daemon.running():
+        daemon.wait_until_done(lambda: False, progress.append)
+
+    assert progress
+    assert {} == daemon.incomplete_drops()
+
+
+def test_waiting_survives_an_outage(make, monkeypatch):
+    """
+    A database that is away for a moment does not end the wait until everything is done.
+    """
+    answers = [DatabaseUnavailableError("gone"), DatabaseUnavailableError("gone"), False, True]
+
+    def is_everything_done(_sessions):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(module, "is_everything_done", is_everything_done)
+    daemon = make()
+    with daemon.running():
+        daemon.wait_until_done(lambda: False, lambda _sessions: None)
+
+    assert [] == answers
+
+
+def test_workers_that_do_not_end_are_killed_within_the_grace(make):
+    """
+    What is left of the workers when the grace period is nearly over is killed.
+    """
+    crew = Crew()
+    crew.is_stubborn = True
+    daemon = make(supervisor=crew, rhythm=Rhythm(timedelta(seconds=1), timedelta(seconds=60), timedelta(seconds=2)))
+    with daemon.running():
+        pass
+
+    assert ["drain", "kill"] == [call for call in crew.calls if call != "wake"]
+
+
+def test_heart_beats_until_the_workers_have_ended(make):
+    """
+    The leases of workers that finish their files in hand are extended to the last.
+    """
+    beating = []
+    crew = Crew()
+    crew.run = lambda: (crew.over.wait(30), beating.append(not daemon._heartbeat.is_stopping))
+    daemon = make(supervisor=crew)
+    with daemon.running():
+        pass
+
+    assert [True] == beating
+
+
+def test_missing_watch_is_told_once(make, house):
+    """
+    Without a watch the scan finds drops, and that is said once, however often it is tried again.
+    """
+    daemon, rounds = make(), threading.Semaphore(0)
+    take_in = daemon.intake.round
+    daemon.intake.round = lambda: (take_in(), rounds.release())
+    with daemon.running():
+        for _ in range(3):
+            assert rounds.acquire(timeout=30)
+
+    assert 1 == len(house.heard(WatchingByScan))
+
+
+def test_tally_counts_what_did_not_go_well():
+    """
+    A run's exit status depends on refused batches, and on closed ones that are not completed.
+    """
+    tally = Tally()
+    for state in ("completed", "partial", "failed"):
+        tally(BatchClosed("b", "a.zip", "r", state, 1, 1, 0, 1, 0, 1.0))
+    tally(BatchRefused("b", "a.zip", "ENCRYPTED", "no"))
+    tally(BatchReported("b", "a.zip", "partial", "receipt", ""))
+
+    assert (3, 3) == (tally.closed, tally.failed)
