@@ -6,7 +6,9 @@ from datetime import timedelta
 
 import pytest
 from databases import LIFE, NOW, fill_batch
+from sqlalchemy import event, text
 
+from inbox.core.errors import DatabaseRefusedError
 from inbox.database import work
 from inbox.database.connection import get_session
 from inbox.database.leasing import open_tokens
@@ -161,27 +163,91 @@ def test_outcome_counts_once(database):
 
 
 @pytest.mark.parametrize(
-    "poison", [{"text": "a\0b"}, {"text": "\ud800"}, {"number": float("nan")}], ids=["NUL", "surrogate", "NaN"]
+    ("poison", "refused_by"),
+    [
+        ("a\0b", {"postgresql"}),
+        ("\ud800", {"postgresql", "sqlite"}),
+        (float("nan"), {"postgresql", "sqlite"}),
+    ],
+    ids=["NUL", "surrogate", "NaN"],
 )
-def test_poisonous_result_costs_its_own_file_alone(database, poison):
+def test_poisonous_result_costs_its_own_file_alone(database, database_kind, poison, refused_by):
     """
-    A value that the database cannot store fails that file, or is stored where it can be; the others are unharmed.
+    A value that the database cannot store fails that file with the database's reason; the others are unharmed.
     """
     fill_batch("b1", 9)
     files = claim().files
-    outcomes = [
-        success(file, result={"value": poison} if number == 4 else {"n": number}) for number, file in enumerate(files)
+    results = [{"value": poison} if number in {4, 7} else {"n": number} for number in range(9)]
+    counted = record(*(success(file, result=result) for file, result in zip(files, results, strict=True)))
+    stored = get_batch_files("b1")
+    poisoned = [stored.pop(7), stored.pop(4)]
+
+    assert {file.doc_id for file in files} == counted
+    assert [("success", {"n": number}) for number in (0, 1, 2, 3, 5, 6, 8)] == [
+        (file.status, file.raw_extraction) for file in stored
     ]
+    if database_kind in refused_by:
+        assert [("failed", "PERMANENT", None)] * 2 == [
+            (file.status, file.error_type, file.raw_extraction) for file in poisoned
+        ]
+        assert all("cannot store" in file.error_message for file in poisoned)
+    else:
+        assert ["success", "success"] == [file.status for file in poisoned]
 
-    assert 9 == len(record(*outcomes))
 
-    unharmed = [file for number, file in enumerate(get_batch_files("b1")) if number != 4]
-    assert {"success"} == {file.status for file in unharmed}
-    poisoned = get_batch_files("b1")[4]
-    assert poisoned.status in {"success", "failed"}
-    if poisoned.status == "failed":
-        assert "PERMANENT" == poisoned.error_type
-        assert "cannot store" in poisoned.error_message
+def test_poison_without_the_lease_changes_nothing(database):
+    """
+    A value that cannot be stored does not fail a file that somebody else holds by now.
+    """
+    fill_batch("b1", 1)
+    (claimed,) = claim().files
+
+    assert set() == record(success(claimed, token="lost", result={"value": float("nan")}))
+    assert ["processing"] == states()
+
+
+def test_trouble_that_is_no_value_is_not_bisected(database):
+    """
+    When the database itself is in trouble nothing is charged to a file: the group fails at once, to be sent again.
+    """
+    fill_batch("b1", 8)
+    files = claim().files
+    engine, tried = database.factory.kw["bind"], []
+    with get_session() as session:
+        session.execute(text("ALTER TABLE file_extractions RENAME TO elsewhere"))
+    event.listen(engine, "before_cursor_execute", lambda *arguments: tried.append(arguments[2].split()[0]))
+    with pytest.raises(DatabaseRefusedError):
+        record(*map(success, files))
+    with get_session() as session:
+        session.execute(text("ALTER TABLE elsewhere RENAME TO file_extractions"))
+
+    assert 1 == tried.count("UPDATE")
+    assert ["processing"] * 8 == states()
+
+
+@pytest.mark.parametrize("result", [{"größe": [1, None, 2**60]}, ["x"], "text", "null", 7, 2.5, False, {}, None])
+def test_result_comes_back_as_it_was(database, result):
+    """
+    JSON of any shape is stored as it is.
+    """
+    fill_batch("b1", 1)
+    record(*(success(file, result=result) for file in claim().files))
+
+    assert result == get_batch_files("b1")[0].raw_extraction
+
+
+def test_rows_under_claim_are_passed_over(database, database_kind):
+    """
+    A claimer does not wait for another one that has not committed yet: it takes the files behind.
+    """
+    if database_kind == "sqlite":
+        pytest.skip("SQLite has one writer: the second claimer waits for the first")
+    fill_batch("b1", 4)
+    with get_session() as session:
+        first = work.claim_files("a", limit=2, now=NOW, life=LIFE, session=session)
+        second = claim("b", limit=2)
+
+    assert [0, 1, 2, 3] == [int(file.doc_id[-1]) for page in (first, second) for file in page.files]
 
 
 def test_release_is_no_attempt(database):
@@ -260,3 +326,22 @@ def test_many_outcomes_are_one_group(database):
     with database.reading() as session:
         assert 1000 == session.query(FileExtraction).filter_by(status="success").count()
         assert work.next_due_at(session=session) is None
+
+
+RESULTS = [
+    *(True, False, None, 0, 0.1 + 0.2, 1.5e-07, 12345678901234567),
+    *("text", '"quoted"', "", "null", [], {}, [True, 0.30000000000000004], {"a": False, "b": None, "größe": 0.1}),
+]
+
+
+def test_every_result_comes_back_as_it_was(database):
+    """
+    Whatever JSON can hold is kept exactly, also where a result is nothing but a truth, a number or a text.
+    """
+    fill_batch("b1", len(RESULTS))
+    files = claim().files
+    record(*(success(file, result=result) for file, result in zip(files, RESULTS, strict=True)))
+    kept = [file.raw_extraction for file in get_batch_files("b1")]
+
+    assert RESULTS == kept
+    assert [type(result) for result in RESULTS] == [type(result) for result in kept]

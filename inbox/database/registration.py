@@ -1,34 +1,26 @@
 """Members get their rows: atomic get-or-create, a page at a time."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, Final
 
-from sqlalchemy import insert, select
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Executable, select, true
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from inbox.database.models import FILES, FileExtraction
-from inbox.database.pages import as_recordset, column_of, in_pages, is_postgresql
+from inbox.database.models import FILES
+from inbox.database.pages import as_page, as_recordset, in_pages, is_postgresql
 from inbox.database.types import new_id
+from inbox.lifecycle import FileState
 
-_COLUMNS = (
-    FileExtraction.id,
-    FileExtraction.doc_id,
-    FileExtraction.batch_id,
-    FileExtraction.run_id,
-    FileExtraction.position,
-    FileExtraction.member_path,
-    FileExtraction.file_path,
-    FileExtraction.file_name,
-    FileExtraction.file_type,
-    FileExtraction.size_bytes,
-    FileExtraction.content_sha256,
-    FileExtraction.status,
-    FileExtraction.skip_reason,
-    FileExtraction.due_at,
-    FileExtraction.processing_completed_at,
-    FileExtraction.retry_count,
-)
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "status": FileState.PENDING,
+    "file_type": "unknown",
+    "position": 0,
+    "size_bytes": 0,
+    "retry_count": 0,
+}
 
 
 def get_or_create_files(rows: Sequence[Mapping[str, Any]], *, session: Session) -> set[str]:
@@ -37,44 +29,31 @@ def get_or_create_files(rows: Sequence[Mapping[str, Any]], *, session: Session) 
 
     Atomic under concurrency: of several registrars of one doc_id exactly one creates it. Rows that exist are left as
     they are. Rows go in one order, whoever brings them, since two registrars with overlapping pages would otherwise
-    deadlock; and in the archive's, since files that are claimed together should lie together.
+    deadlock; and in the archive's, since files that are claimed together should lie together. Raises ValueError for a
+    value that has no column.
     """
-    ordered = sorted((_complete(row) for row in rows), key=lambda row: (row["position"], str(row["doc_id"])))
-    store = _insert_recordset if is_postgresql(session) else _insert_missing
+    complete = [{**_DEFAULTS, "id": new_id(), **row} for row in rows]
+    complete.sort(key=itemgetter("position", "doc_id"))
+    statement = _insertion(frozenset(name for row in complete for name in row), is_postgresql(session))
+    connection = session.connection()
     created: set[str] = set()
-    for page in in_pages(ordered):
-        created |= store(page, session)
+    for rows_of_page in in_pages(complete):
+        page = as_page(rows_of_page, FILES.c, postgresql=is_postgresql(session))
+        created.update(connection.scalars(statement, {"rows": page}))
     return created
 
 
-def _complete(row: Mapping[str, Any]) -> dict[str, Any]:
-    defaults = {
-        "id": new_id(),
-        "status": "pending",
-        "file_type": "unknown",
-        "position": 0,
-        "size_bytes": 0,
-        "retry_count": 0,
-    }
-    return {attribute.key: row.get(attribute.key, defaults.get(attribute.key)) for attribute in _COLUMNS}
-
-
-def _insert_recordset(page: Sequence[Mapping[str, Any]], session: Session) -> set[str]:
-    source = as_recordset(_COLUMNS)
-    statement = (
-        postgresql.insert(FILES)
-        .from_select([attribute.key for attribute in _COLUMNS], select(*(column_of(source, item) for item in _COLUMNS)))
+@lru_cache(maxsize=32)
+def _insertion(names: frozenset[str], on_postgresql: bool) -> Executable:
+    if unknown := names - set(FILES.c.keys()):
+        raise ValueError(f"a file has no {', '.join(sorted(unknown))}")
+    columns = [FILES.c[name] for name in sorted(names)]
+    source = as_recordset(columns, postgresql=on_postgresql)
+    insert: Any = postgresql.insert if on_postgresql else sqlite.insert
+    statement: Executable = (
+        insert(FILES)
+        .from_select([item.name for item in columns], select(source).where(true()))
         .on_conflict_do_nothing(index_elements=[FILES.c.doc_id])
         .returning(FILES.c.doc_id)
     )
-    return set(session.connection().scalars(statement, {"rows": page}))
-
-
-def _insert_missing(page: Sequence[Mapping[str, Any]], session: Session) -> set[str]:
-    """SQLite: the writing transaction is the only one, so looking first and inserting the rest is atomic."""
-    wanted = [row["doc_id"] for row in page]
-    existing = set(session.scalars(select(FileExtraction.doc_id).where(FileExtraction.doc_id.in_(wanted))))
-    missing = {row["doc_id"]: row for row in page if row["doc_id"] not in existing}
-    if missing:
-        session.connection().execute(insert(FILES), list(missing.values()))
-    return set(missing)
+    return statement

@@ -27,9 +27,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        if value.tzinfo is None:
-            raise ValueError(f"a time without zone cannot be stored: {value!r}")
-        value = value.astimezone(UTC)
+        value = _in_utc(value)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
@@ -39,20 +37,27 @@ class UtcDateTime(TypeDecorator[datetime]):
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+def _in_utc(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError(f"a time without zone cannot be stored: {moment!r}")
+    return moment.astimezone(UTC)
+
+
 def encode_json(value: Any) -> str:
     """
-    Return compact JSON, in which a time is ISO 8601 and an id its text, as a page of rows has them.
+    Return compact JSON, in which a time is its text in UTC and an id its digits, as pages of rows have them.
 
-    Raises ValueError for what PostgreSQL would refuse (NaN, infinities), TypeError for what JSON cannot express.
+    Raises ValueError for what PostgreSQL would refuse (NaN, infinities) and for a time without zone, TypeError for
+    what JSON cannot express.
     """
     return _json(value)
 
 
 def _as_text(value: object) -> str:
     if isinstance(value, datetime):
-        return value.isoformat()
+        return _in_utc(value).isoformat(" ", "microseconds")
     if isinstance(value, uuid.UUID):
-        return str(value)
+        return value.hex
     raise TypeError(f"JSON cannot express a {type(value).__name__}")
 
 

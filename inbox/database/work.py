@@ -3,30 +3,19 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
+from operator import attrgetter
 from typing import Any, Final
 
-from sqlalchemy import and_, bindparam, case, false, select, true, update
+from sqlalchemy import Executable, and_, bindparam, case, false, func, select, text, true, update
 from sqlalchemy.exc import DataError, StatementError
 from sqlalchemy.orm import Session
 
 from inbox.database.leasing import drop_leases, new_token, open_lease
 from inbox.database.models import FILES, FileExtraction
-from inbox.database.pages import as_recordset, column_of, is_postgresql
+from inbox.database.pages import as_page, as_recordset, is_postgresql
 from inbox.domain import ClaimedFile, Outcome
 from inbox.lifecycle import CLAIMABLE_FILE_STATES, LEASED_FILE_STATES, FileState
-
-_CLAIMED: Final = (
-    FileExtraction.doc_id,
-    FileExtraction.batch_id,
-    FileExtraction.run_id,
-    FileExtraction.file_path,
-    FileExtraction.file_name,
-    FileExtraction.member_path,
-    FileExtraction.file_type,
-    FileExtraction.size_bytes,
-    FileExtraction.content_sha256,
-    FileExtraction.retry_count,
-)
 
 _unfinished = FileExtraction.processing_completed_at.is_(None)
 
@@ -37,6 +26,47 @@ class Page:
 
     token: str
     files: tuple[ClaimedFile, ...]
+
+
+def counts_as_retry() -> Any:
+    """An attempt is counted when it begins: the first is no retry, every later one is."""
+    return case((FileExtraction.status == FileState.RETRYING, 1), else_=0)
+
+
+_DUE: Final = (
+    select(FILES.c.id)
+    .where(_unfinished, FILES.c.status.in_(CLAIMABLE_FILE_STATES), FILES.c.due_at <= bindparam("at"))
+    .order_by(FILES.c.due_at, FILES.c.position)
+    .limit(bindparam("page_rows"))
+    .with_for_update(skip_locked=True)
+    .cte("due")
+)
+_CLAIM: Final = (
+    update(FILES)
+    .where(FILES.c.id.in_(select(_DUE.c.id)))
+    .values(
+        status=FileState.PROCESSING,
+        lease_token=bindparam("new_token"),
+        processing_started_at=bindparam("at"),
+        retry_count=FILES.c.retry_count + counts_as_retry(),
+    )
+    .returning(
+        FILES.c.doc_id,
+        FILES.c.batch_id,
+        FILES.c.run_id,
+        FILES.c.file_path,
+        FILES.c.file_name,
+        FILES.c.member_path,
+        FILES.c.file_type,
+        FILES.c.size_bytes,
+        func.coalesce(FILES.c.content_sha256, ""),
+        FILES.c.retry_count + 1,
+        FILES.c.lease_token,
+        FILES.c.position,
+    )
+)
+_IN_ORDER_OF_THE_INDEX: Final = text("SET LOCAL enable_sort = off")
+"""PostgreSQL: with stale statistics it expects hardly a due file, and would read and sort all of them for each page."""
 
 
 def claim_files(
@@ -56,32 +86,14 @@ def claim_files(
     """
     drop_leases(finished_tokens, session=session)
     token = new_token()
-    due = (
-        select(FileExtraction.id)
-        .where(_unfinished, FileExtraction.status.in_(CLAIMABLE_FILE_STATES), FileExtraction.due_at <= now)
-        .order_by(FileExtraction.due_at, FileExtraction.position)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("due")
-    )
-    statement = (
-        update(FileExtraction)
-        .where(FileExtraction.id.in_(select(due.c.id)))
-        .values(
-            status=FileState.PROCESSING,
-            lease_token=token,
-            processing_started_at=now,
-            retry_count=FileExtraction.retry_count + counts_as_retry(),
-        )
-        .returning(*_CLAIMED, FileExtraction.position)
-        .execution_options(synchronize_session=False)
-    )
-    rows = session.execute(statement).all()
+    if is_postgresql(session):
+        session.execute(_IN_ORDER_OF_THE_INDEX)
+    rows = session.connection().execute(_CLAIM, {"at": now, "page_rows": limit, "new_token": token}).all()
     if not rows:
         return Page(token, ())
     open_lease(owner, now=now, life=life, session=session, token=token)
-    rows = sorted(rows, key=lambda row: (row.batch_id, row.position))
-    return Page(token, tuple(_claimed(row, token) for row in rows))
+    in_order = sorted(rows, key=attrgetter("batch_id", "position"))
+    return Page(token, tuple(ClaimedFile(*values) for *values, _position in in_order))
 
 
 def record_outcomes(outcomes: Sequence[Outcome], *, session: Session) -> set[str]:
@@ -94,10 +106,9 @@ def record_outcomes(outcomes: Sequence[Outcome], *, session: Session) -> set[str
     """
     if not outcomes:
         return set()
-    write = _update_from_recordset if is_postgresql(session) else _update_each
     try:
         with session.begin_nested():
-            return write([_values(outcome) for outcome in outcomes], session)
+            return _write(outcomes, session)
     except ValueError as error:
         return _record_without_the_poison(outcomes, error, session)
     except StatementError as error:
@@ -132,8 +143,7 @@ def _record_without_the_poison(outcomes: Sequence[Outcome], error: Exception, se
         error_type="PERMANENT",
         error_message=f"the database cannot store this result: {reason}".replace("\0", ""),
     )
-    write = _update_from_recordset if is_postgresql(session) else _update_each
-    return write([_values(plain)], session)
+    return _write([plain], session)
 
 
 def release_files(token: str, *, session: Session, except_doc_ids: Collection[str] = ()) -> int:
@@ -204,11 +214,6 @@ def fail_unfinished_files(batch_id: str, *, error_type: str, message: str, now: 
     return len(session.execute(statement).all())
 
 
-def counts_as_retry() -> Any:
-    """An attempt is counted when it begins: the first is no retry, every later one is."""
-    return case((FileExtraction.status == FileState.RETRYING, 1), else_=0)
-
-
 def _held(token: str | None) -> Any:
     return and_(
         _unfinished,
@@ -217,33 +222,17 @@ def _held(token: str | None) -> Any:
     )
 
 
-def _claimed(row: Any, token: str) -> ClaimedFile:
-    return ClaimedFile(
-        doc_id=row.doc_id,
-        batch_id=row.batch_id,
-        run_id=row.run_id,
-        file_path=row.file_path,
-        file_name=row.file_name,
-        member_path=row.member_path,
-        file_type=row.file_type,
-        size_bytes=row.size_bytes,
-        sha256=row.content_sha256 or "",
-        attempt=row.retry_count + 1,
-        token=token,
-    )
-
-
+_KEYS: Final = (FILES.c.doc_id, FILES.c.lease_token)
 _WRITTEN: Final = (
-    FileExtraction.status,
-    FileExtraction.raw_extraction,
-    FileExtraction.processing_completed_at,
-    FileExtraction.processing_duration_ms,
-    FileExtraction.due_at,
-    FileExtraction.error_type,
-    FileExtraction.error_message,
-    FileExtraction.skip_reason,
+    FILES.c.status,
+    FILES.c.raw_extraction,
+    FILES.c.processing_completed_at,
+    FILES.c.processing_duration_ms,
+    FILES.c.due_at,
+    FILES.c.error_type,
+    FILES.c.error_message,
+    FILES.c.skip_reason,
 )
-_KEYS: Final = (FileExtraction.doc_id, FileExtraction.lease_token)
 
 
 def _values(outcome: Outcome) -> dict[str, Any]:
@@ -262,45 +251,28 @@ def _values(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _update_from_recordset(rows: Sequence[dict[str, Any]], session: Session) -> set[str]:
-    """
-    PostgreSQL: one statement over the group.
+def _write(outcomes: Sequence[Outcome], session: Session) -> set[str]:
+    on_postgresql = is_postgresql(session)
+    page = as_page(map(_values, outcomes), _WRITTEN, postgresql=on_postgresql)
+    return set(session.connection().scalars(_recording(on_postgresql), {"rows": page}))
 
-    The state is asked for in a form that the planner cannot estimate. Told that hardly any row is in processing, as
-    its statistics may say, it would loop over the whole group once for each of them.
+
+@cache
+def _recording(on_postgresql: bool) -> Executable:
     """
-    source = as_recordset([*_KEYS, *_WRITTEN])
-    statement = (
+    Return the one statement over a group.
+
+    The state is asked for in a form that a planner cannot estimate. Told that hardly any row is in processing, as its
+    statistics may say, it would loop over the whole group once for each of them.
+    """
+    source = as_recordset([*_KEYS, *_WRITTEN], postgresql=on_postgresql)
+    return (
         update(FILES)
         .where(
             FILES.c.doc_id == source.c.doc_id,
             FILES.c.lease_token.is_not_distinct_from(source.c.lease_token),
             case((FILES.c.status.in_(LEASED_FILE_STATES), true()), else_=false()),
         )
-        .values({item.key: column_of(source, item) for item in _WRITTEN} | {"lease_token": None})
+        .values({item.name: source.c[item.name] for item in _WRITTEN} | {"lease_token": None})
         .returning(FILES.c.doc_id)
     )
-    return set(session.connection().scalars(statement, {"rows": rows}))
-
-
-def _update_each(rows: Sequence[dict[str, Any]], session: Session) -> set[str]:
-    """SQLite: one prepared statement over the group; within its writing transaction, looking first is atomic."""
-    tokens = {row["doc_id"]: row["lease_token"] for row in rows}
-    query = select(FileExtraction.doc_id, FileExtraction.lease_token).where(
-        FileExtraction.doc_id.in_(tokens), FileExtraction.status.in_(LEASED_FILE_STATES)
-    )
-    held = {doc_id for doc_id, token in session.execute(query) if token == tokens[doc_id]}
-    statement = (
-        update(FILES)
-        .where(FILES.c.doc_id == bindparam("key"))
-        .values({item.key: bindparam(f"new_{item.key}", type_=FILES.c[item.key].type) for item in _WRITTEN})
-        .values(lease_token=None)
-    )
-    written = [
-        {"key": row["doc_id"]} | {f"new_{item.key}": row[item.key] for item in _WRITTEN}
-        for row in rows
-        if row["doc_id"] in held
-    ]
-    if written:
-        session.connection().execute(statement, written)
-    return held
