@@ -190,10 +190,11 @@ def test_retry_opens_a_run_over_what_failed(database):
     doc_ids = fill_batch("b1", 3)
     finish(doc_ids, failing={0, 2})
     with get_session() as session:
+        none = runs.open_run("b1", "other", now=LATER, session=session, doc_ids=[doc_ids[1]])
         opened = runs.open_run("b1", "second", now=LATER, session=session, doc_ids=[doc_ids[2]])
     files, batch = get_batch_files("b1"), get_batch_by_id("b1")
 
-    assert 1 == opened
+    assert (0, 1) == (none, opened)
     assert ["failed", "success", "pending"] == [file.status for file in files]
     assert ("second", 0, None) == (files[2].run_id, files[2].retry_count, files[2].error_type)
     assert ("processing", "second", None, LATER) == (batch.status, batch.run_id, batch.completed_at, batch.started_at)

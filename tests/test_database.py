@@ -191,6 +191,18 @@ def test_batches_and_files_are_found_by_what_people_type(database):
     assert by_id == listed
 
 
+def test_files_are_counted_for_several_batches_at_once(database):
+    """
+    Every batch asked for has its counts by state, an unknown one none.
+    """
+    fill_batch("b1", 2, skipped=1)
+    fill_batch("b2", 1)
+    with database.reading() as session:
+        counts = queries.count_by_state(["b1", "b2", "missing"], session=session)
+
+    assert {"b1": {"pending": 2, "skipped": 1}, "b2": {"pending": 1}, "missing": {}} == counts
+
+
 def test_summary_of_a_run_is_replaced(database):
     """
     A run has one summary; a later one takes its place.

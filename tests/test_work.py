@@ -168,8 +168,9 @@ def test_outcome_counts_once(database):
         ("a\0b", {"postgresql"}),
         ("\ud800", {"postgresql", "sqlite"}),
         (float("nan"), {"postgresql", "sqlite"}),
+        ({1, 2}, {"postgresql", "sqlite"}),
     ],
-    ids=["NUL", "surrogate", "NaN"],
+    ids=["NUL", "surrogate", "NaN", "set"],
 )
 def test_poisonous_result_costs_its_own_file_alone(database, database_kind, poison, refused_by):
     """
@@ -225,7 +226,7 @@ def test_trouble_that_is_no_value_is_not_bisected(database):
     assert ["processing"] * 8 == states()
 
 
-@pytest.mark.parametrize("result", [{"größe": [1, None, 2**60]}, ["x"], "text", "null", 7, 2.5, False, {}, None])
+@pytest.mark.parametrize("result", [{"größe": [1, None, 2**60]}, ["x"], "text", "null", 7, 0.1 + 0.2, False, {}, None])
 def test_result_comes_back_as_it_was(database, result):
     """
     JSON of any shape is stored as it is.
@@ -233,7 +234,7 @@ def test_result_comes_back_as_it_was(database, result):
     fill_batch("b1", 1)
     record(*(success(file, result=result) for file in claim().files))
 
-    assert result == get_batch_files("b1")[0].raw_extraction
+    assert repr(result) == repr(get_batch_files("b1")[0].raw_extraction)  # False is not 0
 
 
 def test_rows_under_claim_are_passed_over(database, database_kind):

@@ -47,8 +47,7 @@ def encode_json(value: Any) -> str:
     """
     Return compact JSON, in which a time is its text in UTC and an id its digits, as pages of rows have them.
 
-    Raises ValueError for what PostgreSQL would refuse (NaN, infinities) and for a time without zone, TypeError for
-    what JSON cannot express.
+    Raises ValueError for what JSON cannot express, NaN and infinities among it, and for a time without zone.
     """
     return _json(value)
 
@@ -58,7 +57,7 @@ def _as_text(value: object) -> str:
         return _in_utc(value).isoformat(" ", "microseconds")
     if isinstance(value, uuid.UUID):
         return value.hex
-    raise TypeError(f"JSON cannot express a {type(value).__name__}")
+    raise ValueError(f"JSON cannot express a {type(value).__name__}")  # like NaN: that value is refused, no other
 
 
 _json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_as_text).encode
