@@ -214,7 +214,9 @@ def test_schema_is_upgraded(inbox, monkeypatch, tmp_path):
     A new database gets its schema, and the answer is its revision; commands before that say what to do.
     """
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/inbox.db")
-    before, upgraded, after = inbox("status"), inbox("db", "upgrade"), inbox("status")
+    before = inbox("status")
+    assert not (tmp_path / "inbox.db").exists()
+    upgraded, after = inbox("db", "upgrade"), inbox("status")
 
     assert (2, 0, 0) == (before.exit_code, upgraded.exit_code, after.exit_code)
     assert "inbox db upgrade" in before.stderr

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import Engine, make_url
 
 from inbox.config import Config
-from inbox.core.errors import ConfigurationError, DatabaseUnavailableError, describe_error
+from inbox.core.errors import ConfigurationError, DatabaseRefusedError, DatabaseUnavailableError, describe_error
 from inbox.core.retry import calculate_backoff
 from inbox.database.connection import Sessions, close, create_engine, get_session_factory
 from inbox.database.migrating import require_current, upgrade
@@ -46,6 +46,8 @@ def opened(config: Config, *, migrate: bool, pause: Callable[[float], bool] | No
     """
     config.validate()
     refuse_sqlite_on_network(config)
+    if not migrate:
+        _require_file(config)
     engine = create_engine(config)
     try:
         _prepare(engine, upgrade if migrate else require_current, pause)
@@ -75,6 +77,15 @@ def refuse_sqlite_on_network(config: Config) -> None:
         raise ConfigurationError(
             f"SQLite cannot live on a network file system ({kind}): {url.database}",
             hint="set DATABASE_URL to PostgreSQL, or to sqlite:////a/local/folder/inbox.db",
+        )
+
+
+def _require_file(config: Config) -> None:
+    """Raise DatabaseRefusedError for an SQLite file that is not there: connecting would leave an empty one."""
+    url = make_url(config.database_url)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        raise DatabaseRefusedError(
+            "there is no database yet", subject=url.database or "", hint="start `inbox run`, or run `inbox db upgrade`"
         )
 
 

@@ -51,7 +51,7 @@ def _folders(config: Config) -> Iterator[Finding]:
     except ConfigurationError as error:
         for problem in error.problems:
             what, _, mend = problem.partition("; ")
-            yield Finding("folders", "bad", what, mend)
+            yield Finding("database" if what.startswith("DATABASE") else "folders", "bad", what, mend)
     else:
         yield Finding("folders", "ok", f"{config.storage_base_path} is there and writable, on one file system")
 
