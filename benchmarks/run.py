@@ -41,7 +41,6 @@ class Round:
 
     seconds: dict[str, float]
     peak_bytes: int
-    settling: float
 
 
 def main() -> None:
@@ -126,7 +125,7 @@ def measure(archive: Path, storage: Path, url: str, files: int) -> Round:
         "whole": whole,
     }
     shutil.rmtree(storage)
-    return Round(seconds, peak_of_children(), 0.0)
+    return Round(seconds, peak_of_children())
 
 
 def peak_of_children() -> int:
