@@ -19,7 +19,6 @@ from inbox.core.errors import ConfigurationError, UnsafePathError
 from inbox.utils.filesystem import resolve_storage_path
 
 GIB: Final = 1024**3
-MIB: Final = 1024**2
 EMBEDDED_DATABASE: Final = ".inbox/inbox.db"
 SECRET_SUFFIX: Final = "_file"  # noqa: S105 - the suffix of a variable's name
 POSTGRESQL_DRIVER: Final = "postgresql+psycopg2"

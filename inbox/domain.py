@@ -9,7 +9,6 @@ from typing import Any, Final, NewType
 
 from inbox.lifecycle import FileState
 
-BatchId = NewType("BatchId", str)
 DocId = NewType("DocId", str)
 
 SHORT_ID_CHARS: Final = 12

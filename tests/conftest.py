@@ -15,6 +15,7 @@ from databases import connected
 from pipeline_parts import Clock, House
 from postgres import NoServerError, Server, any_server, own_server
 
+from inbox.config import Config
 from inbox.utils.volume import Volume
 
 DATABASES = ("sqlite", "postgresql")
@@ -156,3 +157,19 @@ def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture
+def bare_environment(monkeypatch, tmp_path) -> None:
+    """No setting of this machine, and no `.env`, reaches the test."""
+    for name in Config.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def base(monkeypatch, tmp_path) -> Path:
+    """A storage base that does not exist yet, set in the environment."""
+    folder = tmp_path / "shared"
+    monkeypatch.setenv("STORAGE_BASE_PATH", str(folder))
+    return folder

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from inbox.config import Config, build_database_url, default_worker_processes, load_config
+from inbox.config import build_database_url, default_worker_processes, load_config
 from inbox.core.errors import ConfigurationError, UnsafePathError
+
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 DEFAULTS = {
     "DATABASE_MAX_CONNECTIONS": 10,
@@ -36,21 +38,6 @@ DEFAULTS = {
     "HTTP_HOST": "127.0.0.1",
     "HTTP_PORT": 8080,
 }
-
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch, tmp_path):
-    """No setting of this machine, and no `.env`, reaches a test."""
-    for name in (*Config.model_fields, "database_password_file", "database_url_file"):
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def base(tmp_path, monkeypatch):
-    folder = tmp_path / "shared"
-    monkeypatch.setenv("STORAGE_BASE_PATH", str(folder))
-    return folder
 
 
 @pytest.mark.parametrize(("name", "value"), DEFAULTS.items())

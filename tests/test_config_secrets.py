@@ -2,16 +2,10 @@
 
 import pytest
 
-from inbox.config import Config, load_config, redact_url
+from inbox.config import load_config, redact_url
 from inbox.core.errors import ConfigurationError
 
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch, tmp_path):
-    """No setting of this machine, and no `.env`, reaches a test."""
-    for name in (*Config.model_fields, "database_password_file", "database_url_file"):
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 def problems():

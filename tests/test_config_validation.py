@@ -6,23 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from inbox.config import Config, load_config
+from inbox.config import load_config
 from inbox.core.errors import ConfigurationError
 
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch, tmp_path):
-    """No setting of this machine, and no `.env`, reaches a test."""
-    for name in (*Config.model_fields, "database_password_file", "database_url_file"):
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def base(tmp_path, monkeypatch):
-    folder = tmp_path / "shared"
-    monkeypatch.setenv("STORAGE_BASE_PATH", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 def test_validation_makes_the_folders(base):

@@ -33,7 +33,6 @@ MASKED: Final = 1 << 13
 
 ZIP64_FIELD: Final = 0x0001  # 4.5.3
 UNICODE_PATH_FIELD: Final = 0x7075  # 4.6.9
-AES_FIELD: Final = 0x9901
 
 STORED: Final = 0  # 4.4.5
 DEFLATED: Final = 8

@@ -34,7 +34,6 @@ class Leg:
     ) -> None:
         self.name = name
         self.bell = Bell()
-        self.rounds = 0
         self.trouble: str | None = None
         self._round = round_
         self._interval = interval
@@ -76,7 +75,6 @@ class Leg:
                 self._stopping.wait(calculate_backoff(failures, _BASE_SECONDS, _LONGEST_SECONDS))
                 failures += 1
                 continue
-            self.rounds += 1
             if failures:
                 self._emit(TroubleOver(self.name, round(self._clock.monotonic() - since, 1)))
                 failures, self.trouble = 0, None
