@@ -11,7 +11,7 @@ ARGS ?=
 PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.14 python3.13 python3.12 python3.11 python3)
 
-.PHONY: help venv run test lint format types architecture check coverage demo bench clean
+.PHONY: help venv run test lint format types architecture check coverage demo bench fuzz clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,9 @@ demo: $(READY) ## Start the service in a temporary folder, drop a ZIP, check wha
 bench: $(READY) ## Measure: many small files through both databases
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
+fuzz: $(READY) ## Drop mutated archives on the reader, a minute long or ARGS='--seconds 3600'
+	$(BIN)/python tests/fuzzing/fuzz.py $(ARGS)
+
 clean: ## Remove .venv, caches and build results; ./shared stays
-	rm -rf .venv build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz
 	find inbox tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -32,6 +32,7 @@ from inbox.archives.records import (
 from inbox.archives.source import Source
 
 _COMPARED_FLAGS: Final = HAS_DESCRIPTOR | IS_UTF8 | 1
+_NO_HEADER: Final = "it has no local header where the directory says"
 _MARKER_BYTES: Final = 4
 _WIDE_BYTES: Final = 8
 _LONGEST_DESCRIPTOR: Final = 4 + DESCRIPTOR64.size
@@ -50,6 +51,8 @@ def locate_data(source: Source, ending: Ending, entries: Sequence[Entry]) -> lis
     for entry in sorted(entries, key=attrgetter("at")):
         if entry.at < covered:
             raise refuse("OVERLAP", member=entry.shown)
+        if entry.at + LOCAL.size > ending.index_at:
+            raise refuse("HEADERS_DIFFER", _NO_HEADER, entry.shown, damaged=True)
         if entry.at > covered:
             _check_gap(source, covered, entry.at, is_start=covered == archive_at)
         begin = _check_header(source, entry)
@@ -67,7 +70,7 @@ def _check_header(source: Source, entry: Entry) -> int:
     """Return where the data begins."""
     header = source.peek(entry.at, LOCAL.size + len(entry.raw_name))
     if len(header) < LOCAL.size or header[:4] != LOCAL_SIGNATURE:
-        raise refuse("HEADERS_DIFFER", "it has no local header where the directory says", entry.shown, damaged=True)
+        raise refuse("HEADERS_DIFFER", _NO_HEADER, entry.shown, damaged=True)
     fields: tuple[int, ...] = LOCAL.unpack_from(header)
     _, _, flags, method, _, _, crc, packed_bytes, size_bytes, name_bytes, extra_bytes = fields
     if header[LOCAL.size :] != entry.raw_name or name_bytes != len(entry.raw_name):

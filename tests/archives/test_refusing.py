@@ -111,6 +111,7 @@ HOSTILE = {
     "local packed size differs": (archive([Member(A, local_packed_size=1)]), "HEADERS_DIFFER"),
     "streamed, local size differs": (archive([Member(A, flags=DESCRIPTOR_FLAG, local_size=1)]), "HEADERS_DIFFER"),
     "no local header": (archive([Member(A, offset=1), B]), "HEADERS_DIFFER"),
+    "a header behind the end of the file": (archive([A, Member(B, offset=1 << 30)]), "HEADERS_DIFFER"),
     "descriptor differs": (
         archive([Member(A, flags=DESCRIPTOR_FLAG, descriptor=b"PK\x07\x08" + bytes(12))]),
         "DESCRIPTOR_DIFFERS",
