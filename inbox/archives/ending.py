@@ -140,6 +140,8 @@ def _is_a_lie(source: Source, index_at: int | None, index_offset: int, prefix_by
     first = source.peek(index_at, CENTRAL.size)
     if not first.startswith(CENTRAL_SIGNATURE):  # an empty inner archive
         return False
+    if len(first) < CENTRAL.size:
+        return True
     offset: int = CENTRAL.unpack(first)[-1]
     return offset != SENTINEL_32 and source.peek(prefix_bytes + offset, 4) != LOCAL_SIGNATURE
 

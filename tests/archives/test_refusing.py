@@ -46,6 +46,12 @@ def two_ends() -> bytes:
     return archive([A], comment=struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0, 0, 0, at, 0))
 
 
+def index_of_four_bytes() -> bytes:
+    """A signature and nothing more, where the directory should be, at the end of the file."""
+    whole = archive([A])
+    return whole[: whole.index(b"PK\x01\x02") + 4] + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 4, 0, 0)
+
+
 def with_index_bytes(offset: int, value: bytes) -> bytes:
     """The last entry of the directory, changed at an offset within it."""
     data = bytearray(archive([A, B]))
@@ -111,6 +117,7 @@ HOSTILE = {
     "local packed size differs": (archive([Member(A, local_packed_size=1)]), "HEADERS_DIFFER"),
     "streamed, local size differs": (archive([Member(A, flags=DESCRIPTOR_FLAG, local_size=1)]), "HEADERS_DIFFER"),
     "no local header": (archive([Member(A, offset=1), B]), "HEADERS_DIFFER"),
+    "an index of four bytes": (index_of_four_bytes(), "INDEX_LIES"),
     "a header behind the end of the file": (archive([A, Member(B, offset=1 << 30)]), "HEADERS_DIFFER"),
     "descriptor differs": (
         archive([Member(A, flags=DESCRIPTOR_FLAG, descriptor=b"PK\x07\x08" + bytes(12))]),
