@@ -85,6 +85,10 @@ class Config(BaseSettings):
     settle_seconds: Seconds | None = Field(
         default=None, description="Quiet time before a drop is judged; 2 local, 5 network."
     )
+    take_when_closed: bool = Field(
+        default=True,
+        description="Take a whole local drop as soon as nobody has it open, without waiting for quiet.",
+    )
     scan_interval_seconds: Seconds | None = Field(
         default=None, description="Between full scans of the uploads; 15 local, 5 network."
     )

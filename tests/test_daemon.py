@@ -66,7 +66,7 @@ def make(house):
                 "closing": house.closing,
                 "rescuing": house.rescuing,
                 "supervisor": Crew(),
-                "make_watch": lambda _bell: BlindWatch(),
+                "make_watch": lambda _bell, _announce: BlindWatch(),
                 "engine": house.sessions.factory.kw["bind"],
                 "sessions": house.sessions,
                 "volume": house.volume,

@@ -47,6 +47,22 @@ def test_drop_becomes_rows_and_a_receipt(shared):
     assert [1, 2] == [attempt for _, path, attempt in shared.calls() if path == "flaky.txt"]
 
 
+def test_closed_drop_need_not_be_quiet(shared):
+    """
+    A drop that nobody has open, as far as the kernel tells, is taken as it is closed or moved in.
+    """
+    with shared.service(SETTLE_SECONDS=3600, SCAN_INTERVAL_SECONDS=3600):
+        shared.drop("moved.zip", ["ok.txt"])
+        assert "completed" == shared.wait_for_receipt("moved.zip")["state"]
+        path = shared.base / "uploads" / "written.zip"
+        data = archive(["ok.txt", "more.txt"])
+        with path.open("wb") as writer:
+            writer.write(data[:50])
+            writer.flush()
+            writer.write(data[50:])
+        assert "completed" == shared.wait_for_receipt("written.zip")["state"]
+
+
 def test_each_batch_and_attempt_has_its_line(shared):
     """
     The log has a line for every stage of a batch and one for every attempt, all with the batch's correlation id.

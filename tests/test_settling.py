@@ -140,6 +140,92 @@ def test_writer_that_comes_while_a_drop_is_judged_is_not_held_up(tmp_path):
     assert (False, True, False) == (first, second, third)
 
 
+@pytest.fixture
+def prompt(clock):
+    """A settler that need not wait for quiet where the kernel tells."""
+    return Settler(timedelta(seconds=2), clock, trust_age=False, take_closed=True)
+
+
+def test_closed_drop_is_taken_at_once(prompt, tmp_path):
+    """
+    A whole drop that was seen to be closed or moved in, and that nobody has open, does not wait for its quiet time.
+    """
+    (tmp_path / "a.zip").write_bytes(WHOLE)
+    before = judge(prompt, tmp_path)
+    prompt.announce("a.zip")
+
+    (verdict,) = judge(prompt, tmp_path)
+
+    assert ([], Settled) == (before, type(verdict))
+
+
+def test_announced_drop_that_is_open_waits_for_its_end(prompt, clock, tmp_path):
+    """
+    While anybody has it open for writing, a whole drop is not taken; the end of that is announced again.
+    """
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE)
+    with path.open("r+b"):
+        prompt.announce("a.zip")
+        assert [] == judge(prompt, tmp_path)
+        assert [] == judge(prompt, tmp_path)
+    prompt.announce("a.zip")
+
+    assert [Settled] == [type(verdict) for verdict in judge(prompt, tmp_path)]
+
+
+def test_announced_drop_that_is_not_whole_waits_in_silence(prompt, clock, tmp_path):
+    """
+    A client that closes and opens again is not complained about before the drop has been quiet.
+    """
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE[:-1])
+    prompt.announce("a.zip")
+    early = judge(prompt, tmp_path)
+    wait = prompt.next_look_in()
+    clock.go_on(2)
+
+    assert ([], 2.0) == (early, wait)
+    assert ["NO_END_RECORD"] == [verdict.completeness.reason_code for verdict in judge(prompt, tmp_path)]
+
+
+def test_without_a_word_from_the_kernel_quiet_decides(prompt, clock, tmp_path, monkeypatch):
+    """
+    Where nobody can tell who has a drop open, an announced one waits for its quiet time like any other.
+    """
+    monkeypatch.setattr(settling, "is_being_written", lambda _fd: None)
+    (tmp_path / "a.zip").write_bytes(WHOLE)
+    prompt.announce("a.zip")
+    early = judge(prompt, tmp_path)
+    clock.go_on(2)
+
+    assert ([], [Settled]) == (early, [type(verdict) for verdict in judge(prompt, tmp_path)])
+
+
+def test_held_drop_waits_whatever_is_announced(prompt, clock, tmp_path):
+    """
+    A drop that turned out not to be whole is not looked at again before its time.
+    """
+    (tmp_path / "a.zip").write_bytes(WHOLE)
+    (drop,) = scan(tmp_path)
+    prompt.hold(drop, 5)
+    prompt.announce("a.zip")
+    early = judge(prompt, tmp_path)
+    clock.go_on(5)
+
+    assert ([], [Settled]) == (early, [type(verdict) for verdict in judge(prompt, tmp_path)])
+
+
+def test_announcements_count_only_where_they_are_wanted(settler, tmp_path):
+    """
+    Where events do not tell of every writer, as on a network file system, an announced drop waits as well.
+    """
+    (tmp_path / "a.zip").write_bytes(WHOLE)
+    settler.announce("a.zip")
+
+    assert [] == judge(settler, tmp_path)
+
+
 def test_next_look_is_when_the_quiet_time_ends(settler, clock, tmp_path):
     """
     Whoever asks is told when a drop may have settled, and nothing when none is under way.

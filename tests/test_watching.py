@@ -1,6 +1,7 @@
 """Watching: the scan decides what is a drop, events only ring the bell."""
 
 import os
+from queue import SimpleQueue
 
 import pytest
 
@@ -77,9 +78,10 @@ def test_file_that_goes_while_scanned_is_no_trouble(tmp_path, monkeypatch):
 def watch(tmp_path):
     (tmp_path / "uploads").mkdir()
     bell = Bell()
-    watch = Watch(tmp_path / "uploads", bell)
+    announced = SimpleQueue()
+    watch = Watch(tmp_path / "uploads", bell, announced.put)
     watch.start()
-    yield watch, bell, tmp_path
+    yield watch, bell, tmp_path, announced
     watch.stop()
 
 
@@ -88,7 +90,7 @@ def test_change_rings_the_bell(watch, how):
     """
     A file that is written, moved in from outside, renamed or taken away wakes whoever listens.
     """
-    running, bell, base = watch
+    running, bell, base, _ = watch
     (base / "outside").write_text("x")
     if how in {"rename", "delete"}:
         (base / "uploads" / "before").write_text("x")
@@ -107,11 +109,31 @@ def test_change_rings_the_bell(watch, how):
     assert running.is_alive()
 
 
+@pytest.mark.parametrize("how", ["write", "move in", "rename"])
+def test_drop_that_may_be_whole_is_announced(watch, how):
+    """
+    A file that is closed after writing, moved in from outside or renamed is announced under the name it has now.
+    """
+    _, _, base, announced = watch
+    (base / "outside").write_text("x")
+    (base / "uploads" / "a.zip.part").write_text("x")
+
+    {
+        "write": lambda: (base / "uploads" / "a.zip").write_text("x"),
+        "move in": lambda: (base / "outside").rename(base / "uploads" / "a.zip"),
+        "rename": lambda: (base / "uploads" / "a.zip.part").rename(base / "uploads" / "a.zip"),
+    }[how]()
+
+    while (name := announced.get(timeout=10)) == "a.zip.part":
+        pass
+    assert "a.zip" == name
+
+
 def test_watch_that_cannot_start_says_what_to_raise(tmp_path):
     """
     Without a watch to be had the error names the limits to raise; the scan goes on without.
     """
-    watch = Watch(tmp_path / "missing", Bell())
+    watch = Watch(tmp_path / "missing", Bell(), print)
 
     with pytest.raises(StorageError, match="max_user_watches"):
         watch.start()

@@ -138,6 +138,7 @@ def compose(
             timedelta(seconds=config.settle_seconds or SETTLE_SECONDS[locality]),
             clock,
             trust_age=locality == "local",
+            take_closed=locality == "local" and config.take_when_closed,
         ),
         claimer=Claimer(sessions, clock, owner=instance.owner, life=lease_life),
         registrar=Registrar(sessions, clock, extracted_folder=config.storage_extracted_dir),

@@ -3,10 +3,12 @@ Settling: a drop is taken only when it is quiet *and* structurally complete.
 
 Quiet alone proves nothing: Samba and Windows reserve the full size at once. Structure alone proves nothing either: a
 writer may fill a hole last. So both together; and where the kernel can tell, nobody may have the drop open for writing.
-A checksum error in a young drop counts as "still being written".
+Where it can, and the drop was seen to be closed or moved in, there is nothing left to be quiet about: it is taken at
+once. A checksum error in a young drop counts as "still being written".
 """
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,11 +41,19 @@ class Waiting:
     completeness: Completeness
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look inside a drop showed; `is_closed` when nobody has it open for writing, for certain."""
+
+    completeness: Completeness
+    is_closed: bool = False
+
+
 @dataclass(slots=True)
 class _Watched:
     identity: DropIdentity
     since: float
-    verdict: Completeness | None = None
+    look: Look | None = None
     held_until: float = 0.0
 
 
@@ -52,41 +62,60 @@ class Settler:
     Remembers since when each drop has not changed, and judges its structure once it has been quiet long enough.
 
     A drop that was there before the service is judged by the same gate: its age on the file system's clock counts only
-    when `trust_age` says that this clock is our own.
+    when `trust_age` says that this clock is our own. `take_closed` says that a drop which was announced, and which
+    nobody has open, need not be quiet.
     """
 
-    def __init__(self, quiet: timedelta, clock: Clock, *, trust_age: bool) -> None:
+    def __init__(self, quiet: timedelta, clock: Clock, *, trust_age: bool, take_closed: bool = False) -> None:
         self._quiet = quiet.total_seconds()
         self._clock = clock
         self._trust_age = trust_age
+        self._take_closed = take_closed
         self._watched: dict[str, _Watched] = {}
+        self._announced: deque[str] = deque()
+
+    def announce(self, name: str) -> None:
+        """Note that a drop was just made, closed or moved in. May be called by another thread."""
+        if self._take_closed:
+            self._announced.append(name)
 
     def judge(self, drops: Iterable[Drop]) -> Iterator[Settled | Waiting]:
         """Yield every drop that is quiet: settled, or waiting with a reason. Drops not named any more are forgotten."""
         present = list(drops)
         self._forget_all_but({drop.name for drop in present})
+        announced = {self._announced.popleft() for _ in range(len(self._announced))}
         for drop in present:
             watched = self._watch(drop)
-            if not self._is_quiet(watched):
+            is_quiet = self._is_quiet(watched)
+            if not is_quiet and (drop.name not in announced or self._clock.monotonic() < watched.held_until):
                 continue
-            if watched.verdict is None or watched.verdict.reason_code in _NEVER_KEPT:
+            if watched.look is None or watched.look.completeness.reason_code in _NEVER_KEPT:
                 try:
-                    watched.verdict = look_inside(drop)
+                    watched.look = look_inside(drop)
                 except NotSettledError:  # it changed or went since the scan
-                    self.hold(drop, self._quiet)
+                    if is_quiet:
+                        self.hold(drop, self._quiet)
                     continue
-            yield Settled(drop) if watched.verdict.complete else Waiting(drop, watched.verdict)
+            completeness = watched.look.completeness
+            if is_quiet:
+                yield Settled(drop) if completeness.complete else Waiting(drop, completeness)
+            elif completeness.complete and watched.look.is_closed:
+                yield Settled(drop)
 
     def hold(self, drop: Drop, seconds: float) -> None:
         """Look at this drop again only after so many seconds, and then from the start: it was not whole after all."""
         watched = self._watch(drop)
-        watched.verdict = None
+        watched.look = None
         watched.held_until = self._clock.monotonic() + seconds
 
     def next_look_in(self) -> float | None:
         """Return the seconds until the next drop may have become quiet, or None when none is under way."""
         now = self._clock.monotonic()
-        waits = [self._quiet_at(watched) - now for watched in self._watched.values() if watched.verdict is None]
+        waits = [
+            self._quiet_at(watched) - now
+            for watched in self._watched.values()
+            if watched.look is None or self._quiet_at(watched) > now  # the latter after an early look
+        ]
         return max(min(waits), 0.0) if waits else None
 
     def _watch(self, drop: Drop) -> _Watched:
@@ -109,7 +138,7 @@ class Settler:
             del self._watched[name]
 
 
-def look_inside(drop: Drop) -> Completeness:
+def look_inside(drop: Drop) -> Look:
     """
     Judge the structure of a drop, without changing it.
 
@@ -118,13 +147,14 @@ def look_inside(drop: Drop) -> Completeness:
     """
     try:
         with opened(drop) as fd:
-            verdict = check_complete(fd)
-            if verdict.complete and is_being_written(fd):
+            completeness = check_complete(fd)
+            is_written = is_being_written(fd) if completeness.complete else None
+            if is_written:
                 reason = "somebody has it open for writing"
-                return Completeness(complete=False, reason_code=BEING_WRITTEN, reason=reason)
-            return verdict
+                return Look(Completeness(complete=False, reason_code=BEING_WRITTEN, reason=reason))
+            return Look(completeness, is_closed=is_written is False)
     except StorageError as error:
         if not isinstance(error.__cause__, PermissionError):
             raise
         reason = f"user {os.geteuid()} may not read it"
-        return Completeness(complete=False, reason_code=UNREADABLE, reason=reason)
+        return Look(Completeness(complete=False, reason_code=UNREADABLE, reason=reason))

@@ -7,6 +7,7 @@ none for other clients' writes.
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,9 @@ from inbox.utils.drops import drop_from
 
 if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver
+
+_MAY_BE_WHOLE: Final = frozenset({"created", "closed", "moved"})
+_MAY_BE_NEWS: Final = _MAY_BE_WHOLE | {"modified", "deleted"}
 
 logging.getLogger("watchdog").setLevel(logging.ERROR)  # it warns of its own end, on standard error
 
@@ -72,32 +76,36 @@ def _drop(uploads: Path, entry: os.DirEntry[str]) -> Drop | None:
 
 class _Ringer(FileSystemEventHandler):
     """
-    Rings for whatever may mean a new drop.
+    Rings for whatever may mean a new drop, and names the one that may be whole now.
 
     A file moved in from outside arrives as created, one renamed inside as moved, one written as closed: all alike.
     Opens and reads are ours.
     """
 
-    def __init__(self, bell: Bell) -> None:
+    def __init__(self, bell: Bell, announce: Callable[[str], None]) -> None:
         self._bell = bell
+        self._announce = announce
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type in {"created", "closed", "moved", "modified", "deleted"} and not event.is_directory:
-            self._bell.ring()
+        if event.event_type not in _MAY_BE_NEWS or event.is_directory:
+            return
+        if event.event_type in _MAY_BE_WHOLE:
+            self._announce(Path(os.fsdecode(event.dest_path or event.src_path)).name)
+        self._bell.ring()
 
 
 class Watch:
     """A watchdog observer on the one folder, not recursive. It may fail to start: the scan does without it."""
 
-    def __init__(self, uploads: Path, bell: Bell) -> None:
+    def __init__(self, uploads: Path, bell: Bell, announce: Callable[[str], None]) -> None:
         self._uploads = uploads
-        self._bell = bell
+        self._ringer = _Ringer(bell, announce)
         self._observer: BaseObserver | None = None
 
     def start(self) -> None:
         """Begin to watch. Raises StorageError when the system has no watch to give."""
         observer = Observer()
-        observer.schedule(_Ringer(self._bell), str(self._uploads), recursive=False)
+        observer.schedule(self._ringer, str(self._uploads), recursive=False)
         try:
             observer.start()
         except OSError as error:

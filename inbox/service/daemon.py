@@ -62,7 +62,7 @@ class Daemon:
     closing: Closing
     rescuing: Rescuing
     supervisor: Supervisor
-    make_watch: Callable[[Bell], Watch]
+    make_watch: Callable[[Bell, Callable[[str], None]], Watch]
     engine: "Engine"
     sessions: Sessions
     volume: Volume
@@ -85,7 +85,7 @@ class Daemon:
         self._heartbeat = make("heartbeat", self._beat, lambda: self.rhythm.lease_life.total_seconds() / 4)
         self._workers = threading.Thread(target=self.supervisor.run, name="supervisor", daemon=True)
         self._legs = (self._rescuing, self._heartbeat, self._intake, self._closing)
-        self._watch = self.make_watch(self._intake.bell)
+        self._watch = self.make_watch(self._intake.bell, self.intake.settler.announce)
         self.intake.should_stop = lambda: self._intake.is_stopping
         self.intake.on_registered = self.on_registered
         self.rescuing.on_rescued = self.on_registered

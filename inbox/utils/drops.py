@@ -57,18 +57,18 @@ def opened(drop: Drop) -> Iterator[int]:
         os.close(fd)
 
 
-def is_being_written(fd: int) -> bool:
+def is_being_written(fd: int) -> bool | None:
     """
-    Say whether anybody has the file open for writing, as far as the kernel tells.
+    Say whether anybody has the file open for writing, None where the kernel does not tell.
 
-    A read lease (fcntl(2), F_SETLEASE) is granted only while nobody has; it is released at once. Where leases are not
-    to be had (a network file system, a file of another owner) the answer is no. Whoever opens the file in between makes
-    the kernel send SIGIO, which a service has to ignore.
+    A read lease (fcntl(2), F_SETLEASE) is granted only while nobody has; it is released at once. Leases are not to be
+    had on most network file systems, nor on a file of another owner. Whoever opens the file in between makes the kernel
+    send SIGIO, which a service has to ignore.
     """
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
-        return error.errno == errno.EAGAIN
+        return True if error.errno == errno.EAGAIN else None
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
 

@@ -80,6 +80,8 @@ class Intake:
     """Those among them that have a receipt saying so."""
     _known: dict[str, tuple[DropIdentity, str]] = field(default_factory=dict)
     """Drops whose batch is known, so that nothing is read twice."""
+    _recalled: set[str] = field(default_factory=set)
+    """Drops that the database was asked about."""
     _told: dict[str, DropIdentity] = field(default_factory=dict)
     """Duplicates that were told so and left where they are."""
     _postponed: dict[str, float] = field(default_factory=dict)
@@ -127,6 +129,7 @@ class Intake:
         return self.next_look_in() is None
 
     def _forget_gone(self, names: set[str]) -> None:
+        self._recalled &= names
         by_identity = (self._told, self._reported)
         for memory in (*by_identity, self.waiting, self._known, self._postponed, self._setbacks, self._without_room):
             for name in memory.keys() - names:
@@ -134,7 +137,7 @@ class Intake:
 
     def _recall(self, drops: Collection[Drop]) -> None:
         """Ask the database once about drops that this process has not seen: they may be under way since before it."""
-        unknown = {storable(drop.name): drop for drop in drops if drop.name not in self._known}
+        unknown = {storable(drop.name): drop for drop in drops if drop.name not in self._recalled}
         if not unknown:
             return
         with self.sessions.reading() as session:
@@ -143,6 +146,7 @@ class Intake:
             drop = unknown[record.drop_name]
             if record.identity.is_same_file(drop.identity) and _left_there_on_purpose(record, drop, self.volume):
                 self._known[drop.name] = (drop.identity, record.batch_id)
+        self._recalled.update(drop.name for drop in drops)
 
     def _known_records(self) -> dict[str, BatchRecord]:
         batch_ids = [batch_id for _, batch_id in self._known.values()]
