@@ -15,6 +15,7 @@ MAX_DEPTH: Final = 64
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _TURNS_WRITING: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNSAFE_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_HERE: Final = "./"
 _JUNK_FOLDER: Final = "__MACOSX"
 _JUNK_NAMES: Final = frozenset({".DS_Store", _JUNK_FOLDER})
 _APPLE_DOUBLE: Final = "._"
@@ -52,14 +53,18 @@ def unicode_name(field: bytes, raw: bytes) -> bytes | None:
 
 def safe_path(name: str) -> str:
     """
-    Return the member's path, `/`-separated, without a trailing one.
+    Return the member's path, `/`-separated, without a trailing one; empty for the entry of the packed folder itself.
 
-    Raises ArchiveRefusedError for names that no honest writer makes (they lead elsewhere, or would collide if they
+    bsdtar (also as Windows' tar) and minizip begin every name with the "./" that they were given, so that one is left
+    out. Raises ArchiveRefusedError for names that no honest writer makes (they lead elsewhere, or would collide if they
     were cleaned), SkipMemberError for names that cannot be written.
     """
     if "\0" in name:
         raise refuse("NUL_IN_NAME", member=name)
     path = name.replace("\\", "/")
+    if path == _HERE:
+        return ""
+    path = path.removeprefix(_HERE)
     if path.startswith("/") or _DRIVE.match(path):
         raise refuse("ABSOLUTE_PATH", member=name)
     path = path.removesuffix("/")

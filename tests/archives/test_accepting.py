@@ -55,6 +55,9 @@ HONEST = {
     "set-id": Member("a.txt", TEXT, mode=0o104755),
     "no permissions": Member("a.txt", TEXT, mode=0o100000),
     "from DOS": Member("a.txt", TEXT, host=0, mode=0, attributes=0x20),
+    "below the packed folder": Member("./deep/er/a.txt", TEXT),
+    "below the packed folder, backslashes": Member(".\\deep\\er\\a.txt", TEXT),
+    "read from a pipe": Member("-", TEXT, mode=PIPE),
     "device name": Member("CON", TEXT),
     "trailing dot": Member("a.", TEXT),
     "colon": Member("ab:c.txt", TEXT),
@@ -69,6 +72,9 @@ HONEST = {
 NAMES = {
     "in folders": "deep/er/a.txt",
     "backslashes": "deep/er/a.txt",
+    "below the packed folder": "deep/er/a.txt",
+    "below the packed folder, backslashes": "deep/er/a.txt",
+    "read from a pipe": "-",
     "device name": "CON",
     "trailing dot": "a.",
     "colon": "ab:c.txt",
@@ -168,10 +174,11 @@ def test_every_form_of_descriptor_is_taken(unpack, descriptor):
         archive([], comment=b"nothing here"),
         archive([Member("a/", b"", STORED, mode=FOLDER), Member("a/b/", b"", STORED, mode=0)]),
         archive([Member("a/b/", b"", STORED, mode=FOLDER), Member("a/b/", b"", STORED, mode=FOLDER)]),
+        archive([Member("./", b"", STORED, mode=FOLDER), Member("./a/", b"", STORED, mode=FOLDER)]),
         archive([Member("a/b", b"", STORED, mode=FOLDER)]),
         archive([Member("a/b", b"", STORED, host=0, mode=0, attributes=0x10)]),
     ],
-    ids=["empty", "comment alone", "folders", "folder twice", "folder by its mode", "folder by its attribute"],
+    ids=["empty", "comment alone", "folders", "folder twice", "packed folder", "by its mode", "by its attribute"],
 )
 def test_archive_without_files_is_taken(unpack, data):
     """
