@@ -1,13 +1,9 @@
 """What honest writers make is taken: all methods, names and oddities; and what is skipped says why."""
 
 import bz2
-import io
 import stat
 import struct
-import subprocess
-import zipfile
 import zlib
-from shutil import which
 
 import pytest
 from zips import (
@@ -237,59 +233,6 @@ def test_more_than_65535_members_are_read(unpack):
     assert (65_535, 65_536) == (extraction.members, wide.members)
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_python_archives_are_taken(unpack, method, streamed):
-    """
-    What Python's own writer makes is read, seekable or streamed, with every method.
-    """
-    target = io.BytesIO()
-    sink = _Unseekable(target) if streamed else target
-    with zipfile.ZipFile(sink, "w", method) as writer:
-        writer.writestr("größe.txt", TEXT)
-        writer.mkdir("folder") if hasattr(writer, "mkdir") else writer.writestr("folder/", b"")
-        with writer.open("wide.txt", "w", force_zip64=True) as member:
-            member.write(TEXT)
-
-    extraction, folder = unpack(target.getvalue())
-
-    assert ["größe.txt", "wide.txt"] == [file.path for file in extraction.files]
-    assert TEXT == (folder / "wide.txt").read_bytes()
-
-
-PROGRAMS = {
-    "zip": ["zip", "-q", "-r", "-X", "out.zip", "."],
-    "zip, streamed": ["sh", "-c", "zip -q -r - . > ../out.zip && mv ../out.zip out.zip"],
-    "7z": ["7z", "a", "-bd", "-y", "out.zip", "."],
-    "bsdtar": ["bsdtar", "--format", "zip", "-cf", "out.zip", "a.txt", "folder"],
-    "jar": ["jar", "--create", "--file", "out.zip", "."],
-}
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_archives_of_other_programs_are_taken(unpack, tmp_path, program):
-    """
-    What the common command-line programs write is read, content for content.
-    """
-    command = PROGRAMS[program]
-    tool = "zip" if command[0] == "sh" else command[0]
-    if which(tool) is None:
-        pytest.skip(f"{tool} is not installed")
-    source = tmp_path / "source"
-    (source / "folder").mkdir(parents=True)
-    (source / "a.txt").write_bytes(TEXT)
-    (source / "folder" / "größe.txt").write_bytes(b"short")
-    subprocess.run(command, cwd=source, check=True, capture_output=True)
-
-    extraction, target = unpack((source / "out.zip").read_bytes())
-
-    found = {path: content for path, content in tree(target).items() if content is not None}
-    assert {"a.txt": TEXT, "folder/größe.txt": b"short"} == {
-        path: content for path, content in found.items() if not path.startswith("META-INF")
-    }
-    assert () == extraction.skipped
-
-
 def test_streams_are_read_to_their_end(unpack):
     """
     A deflate stream in many blocks, and several bzip2 blocks, come out whole.
@@ -319,15 +262,3 @@ def test_sizes_are_not_read_from_unneeded_fields(unpack):
     extraction, _ = unpack(archive([honest]))
 
     assert 7 == extraction.files[0].size_bytes
-
-
-class _Unseekable(io.RawIOBase):
-    def __init__(self, target):
-        super().__init__()
-        self._target = target
-
-    def writable(self):
-        return True
-
-    def write(self, data):
-        return self._target.write(data)
