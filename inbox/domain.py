@@ -2,6 +2,7 @@
 
 import hashlib
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -76,13 +77,45 @@ class SkippedMember:
 
 
 @dataclass(frozen=True, slots=True)
+class NameOrigin:
+    """
+    What a member's path was made of, where it is not simply the UTF-8 that stands in the archive.
+
+    `confidence` (0 to 1) is set where the encoding was guessed; `remarks` say what another system might stumble over,
+    `folded` what a volume without case would take the path for where it takes another member's for the same.
+    """
+
+    raw: bytes
+    encoding: str
+    confidence: float | None = None
+    remarks: tuple[str, ...] = ()
+    folded: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """Return what there is to say, the raw name as hexadecimal digits."""
+        said = {
+            "raw": self.raw.hex(),
+            "encoding": self.encoding,
+            "confidence": self.confidence,
+            "remarks": list(self.remarks),
+            "folded": self.folded,
+        }
+        return {name: value for name, value in said.items() if value not in (None, [], "") or name == "raw"}
+
+
+@dataclass(frozen=True, slots=True)
 class Extraction:
-    """All members of one archive, each exactly once: written or skipped."""
+    """
+    All members of one archive, each exactly once: written or skipped.
+
+    `names` holds, by position, where a path came from when that is worth keeping.
+    """
 
     files: tuple[MemberFile, ...]
     skipped: tuple[SkippedMember, ...]
     directories: int
     written_bytes: int
+    names: Mapping[int, NameOrigin] = field(default_factory=dict)
 
     @property
     def members(self) -> int:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 from processes import ROOT, Storage
-from zips import archive
+from zips import Member, archive
 
 from inbox.archives import completeness
 from inbox.archives.completeness import Completeness
@@ -24,6 +24,7 @@ def storage(tmp_path_factory):
         storage.drop(path.name, path.read_bytes())
     storage.drop("bad.zip", archive(["../evil.txt"]))
     storage.drop("note.txt", b"hello")
+    storage.drop("legacy.zip", archive([Member(name.encode("cp932")) for name in ("資料/A見積書", "資料/a見積書")]))
     storage.run("run", "--once")
     storage.drop("again.zip", SAMPLE.read_bytes())
     storage.run("run", "--once")
@@ -89,6 +90,9 @@ def test_every_field_of_a_receipt_is_documented(storage):
     assert {"completed", "partial", "quarantined", "incomplete", "duplicate"} == {one["state"] for one in receipts}
     assert {name for one in receipts for name in one} == fields(page("docs/receipts.md"), "field")
     assert {name for one in entries for name in one} == fields(page("docs/receipts.md"), "field of an entry")
+    assert {name for one in entries for name in one.get("name_origin", ())} == fields(
+        page("docs/receipts.md"), "field of `name_origin`"
+    )
 
 
 def test_receipts_page_shows_a_receipt_as_it_is(storage):

@@ -1,12 +1,14 @@
 """Registering: every member gets its row, all in one transaction, and the batch enters processing with it."""
 
+from dataclasses import replace
+
 import pytest
 from databases import lease_it, make_batch
 
 from inbox.core.errors import LeaseLostError, PermanentError
 from inbox.database import batches
 from inbox.database.operations import get_batch_by_id, get_batch_files
-from inbox.domain import Extraction, MemberFile, SkippedMember, derive_doc_id
+from inbox.domain import Extraction, MemberFile, NameOrigin, SkippedMember, derive_doc_id
 
 EXTRACTION = Extraction(
     files=(MemberFile("docs/a.pdf", 10, "a" * 64, 0, "pdf"), MemberFile("b.txt", 20, "b" * 64, 2, "text")),
@@ -48,6 +50,29 @@ def test_members_are_files_and_skipped(house):
     ]
     assert [derive_doc_id("b1", row.member_path) for row in rows] == [row.doc_id for row in rows]
     assert {run_id} == {row.run_id for row in rows}
+
+
+def test_origin_of_a_name_stays_on_its_row(house):
+    """
+    The raw bytes of a name, and how they were read, stand on the member's row, written or skipped; others have nothing.
+    """
+    names = {
+        0: NameOrigin("書.txt".encode("cp932"), "cp932", 0.25, ("SAME_FOLDED",), "書.txt"),
+        1: NameOrigin(b"\xff", "utf-8"),
+    }
+    house.registrar.register(leased(house), replace(EXTRACTION, names=names))
+
+    assert [
+        {
+            "raw": "8f912e747874",
+            "encoding": "cp932",
+            "confidence": 0.25,
+            "remarks": ["SAME_FOLDED"],
+            "folded": "書.txt",
+        },
+        {"raw": "ff", "encoding": "utf-8"},
+        None,
+    ] == [row.name_origin for row in get_batch_files("b1")]
 
 
 def test_lost_lease_writes_nothing(house):

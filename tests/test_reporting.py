@@ -30,6 +30,17 @@ def go_through(house, **options):
     house.closing.round()
 
 
+def test_receipt_tells_what_a_name_was_made_of(house):
+    """
+    Where a path is not what stands in the archive, the entry has the raw bytes and how they were read.
+    """
+    go_through(house, data=archive(["a\\b.txt", "c.txt"]))
+
+    origins = {entry["path"]: entry.get("name_origin") for entry in receipt(house)["entries"]}
+
+    assert {"a/b.txt": {"raw": b"a\\b.txt".hex(), "encoding": "utf-8"}, "c.txt": None} == origins
+
+
 def test_receipt_tells_what_became_of_each_member(house):
     """
     The receipt has the counts, and an entry for every member with its path, state, size, hash and reason.

@@ -5,6 +5,7 @@ Judge first, write afterwards: `check_complete` is the gate's question, `plan_ex
 index, `extract_members` writes what the plan allows. Nothing here knows a database or a folder of the service.
 """
 
+from inbox.archives.codepages import require_code_page
 from inbox.archives.completeness import Completeness, check_complete
 from inbox.archives.limits import Limits
 from inbox.archives.planning import Plan, plan_extraction
@@ -20,4 +21,5 @@ __all__ = [
     "check_complete",
     "extract_members",
     "plan_extraction",
+    "require_code_page",
 ]

@@ -50,6 +50,7 @@ class Entry:
     mode: int
     """Unix file type, 0 where the writer did not say."""
     is_directory: bool
+    """By its kind or a trailing `/`. A trailing backslash may be half of a character, and tells once it is decoded."""
 
     @property
     def has_descriptor(self) -> bool:
@@ -117,8 +118,7 @@ def _entry(position: int, record: tuple[int, ...], variable: bytes, ending: Endi
     mode = attributes >> 16
     if made_by >> 8 not in UNIX_HOSTS and not stat.S_ISLNK(mode):  # some readers make links whatever the host says
         mode = 0
-    ends_like_one = name.endswith((b"/", b"\\"))
-    is_directory = ends_like_one or (
+    is_directory = name.endswith(b"/") or (
         not size_bytes and (stat.S_ISDIR(mode) or (not stat.S_IFMT(mode) and bool(attributes & _DOS_DIRECTORY)))
     )
     return Entry(

@@ -12,6 +12,15 @@ MAX_PATH_BYTES: Final = 2048
 """With the storage base and the batch's folder before it, a path stays within the 4096 bytes that Linux takes."""
 MAX_DEPTH: Final = 64
 
+WINDOWS_NAME: Final = "WINDOWS_NAME"
+"""A name that Windows cannot have: a device's, with a trailing dot or space, or with a character that it keeps back."""
+SAME_FOLDED: Final = "SAME_FOLDED"
+"""Another member has this name in other case, or in another form of normalisation."""
+
+_KEPT_BACK: Final = re.compile(r'[:<>"|?*]')
+_DEVICE: Final = re.compile(
+    r"/(?:con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3]|conin\$|conout\$) *(?:\.[^/]*)?(?:/|$)"
+)
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _TURNS_WRITING: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNSAFE_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -27,21 +36,6 @@ class SkipMemberError(Exception):
     def __init__(self, reason_code: str) -> None:
         super().__init__(reason_code)
         self.reason_code = reason_code
-
-
-def decode_name(raw: bytes, *, is_utf8: bool) -> str:
-    """
-    Return the name as text. Raises SkipMemberError when it is marked as UTF-8 and is not.
-
-    A name that is not marked is UTF-8 where it reads as that, since many writers forget the mark, else code page 437
-    (APPNOTE appendix D).
-    """
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        if is_utf8:
-            raise SkipMemberError("BAD_NAME_ENCODING") from None
-        return raw.decode("cp437")
 
 
 def unicode_name(field: bytes, raw: bytes) -> bytes | None:
@@ -81,6 +75,19 @@ def safe_path(name: str) -> str:
     if len(parts) > MAX_DEPTH:
         raise SkipMemberError("TOO_DEEP")
     return path
+
+
+def remarks_on(path: str, key: str) -> tuple[str, ...]:
+    """Return what readers on other systems may stumble over, though it does no harm here; `key` is the folded path."""
+    ends_badly = path[-1] in ". " or "./" in path or " /" in path
+    return (WINDOWS_NAME,) if ends_badly or _KEPT_BACK.search(path) or _DEVICE.search(f"/{key}") else ()
+
+
+def folded(path: str) -> str:
+    """Return what the path is to a volume that knows neither case nor forms of normalisation."""
+    return (
+        path.lower() if path.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+    )
 
 
 def is_junk(path: str) -> bool:

@@ -7,21 +7,22 @@ content to what was declared.
 """
 
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from inbox.archives.codepages import DETECT, UTF8, NameReader, Reading
 from inbox.archives.decoding import METHODS, decoded
 from inbox.archives.ending import find_ending
 from inbox.archives.headers import locate_data
 from inbox.archives.index import Entry, read_index
 from inbox.archives.limits import Limits
-from inbox.archives.names import SkipMemberError, decode_name, is_junk, safe_path, shown_name
+from inbox.archives.names import SAME_FOLDED, SkipMemberError, folded, is_junk, remarks_on, safe_path, shown_name
 from inbox.archives.reasons import refuse
 from inbox.archives.records import PATCHED
 from inbox.archives.source import Source
 from inbox.archives.tree import Tree
-from inbox.domain import SkippedMember
+from inbox.domain import NameOrigin, SkippedMember
 
 MAX_LINK_BYTES: Final = 4096
 
@@ -50,11 +51,13 @@ class Plan:
     """Members that are directories; they have no rows."""
     declared_bytes: int
     archive_bytes: int
+    names: Mapping[int, NameOrigin]
+    """By position, the origin of each name that is not simply the UTF-8 that stands in the archive."""
 
 
-def plan_extraction(fd: int, limits: Limits) -> Plan:
+def plan_extraction(fd: int, limits: Limits, *, name_encoding: str = DETECT) -> Plan:
     """
-    Judge the open archive and return what to write.
+    Judge the open archive and return what to write. Names that nobody marked are read by `name_encoding`.
 
     Raises ArchiveRefusedError when the archive is at fault, NotSettledError when it changes meanwhile, StorageError
     when it cannot be read.
@@ -68,7 +71,9 @@ def plan_extraction(fd: int, limits: Limits) -> Plan:
     if ending.prefix_bytes:
         raise refuse("PREPENDED_DATA", f"{ending.prefix_bytes:,} bytes")
     entries = read_index(source, ending, limits)
-    return _Judge(source, limits, entries, locate_data(source, ending, entries)).plan()
+    return _Judge(
+        source, limits, entries, locate_data(source, ending, entries), NameReader(entries, name_encoding)
+    ).plan()
 
 
 @dataclass
@@ -77,6 +82,7 @@ class _Judge:
     limits: Limits
     entries: list[Entry]
     data_at: list[int]
+    reader: NameReader
     tree: Tree = field(init=False)
     files: list[PlannedFile] = field(init=False, default_factory=list)
     skipped: list[SkippedMember] = field(init=False, default_factory=list)
@@ -84,6 +90,9 @@ class _Judge:
     directories: int = field(init=False, default=0)
     nameless: list[tuple[Entry, str]] = field(init=False, default_factory=list)
     """Members whose own name cannot be used, and why."""
+    names: dict[int, NameOrigin] = field(init=False, default_factory=dict)
+    folded: dict[str, int] = field(init=False, default_factory=dict)
+    """How many paths a volume without case would take for this one, which is none of them."""
 
     def __post_init__(self) -> None:
         self.tree = Tree(self.limits)
@@ -91,12 +100,21 @@ class _Judge:
     def plan(self) -> Plan:
         declared_bytes = 0
         for entry in self.entries:
+            reading = None
             try:
-                path = safe_path(decode_name(entry.name, is_utf8=entry.is_utf8))
+                reading = self.reader.read(entry)
+                path = safe_path(reading.text)
+                if entry.is_directory or reading.text.endswith("\\"):
+                    self._place_directory(entry, path)
+                    continue
                 declared_bytes += self._place(entry, path)
+                self._remember(entry, path, reading)
             except SkipMemberError as error:
                 self.nameless.append((entry, error.reason_code))
+                encoding = reading.encoding if reading else UTF8
+                self.names[entry.position] = NameOrigin(entry.raw_name, encoding)
         self.tree.check()
+        self._remark_on_alike()
         self._name_the_nameless()
         self.limits.check_total(declared_bytes, self.source.size)
         self.files.sort(key=lambda file: file.data_at)
@@ -107,13 +125,11 @@ class _Judge:
             directories=self.directories,
             declared_bytes=declared_bytes,
             archive_bytes=self.source.size,
+            names=self.names,
         )
 
     def _place(self, entry: Entry, path: str) -> int:
-        """Find the entry's place; returns the bytes that will be written for it."""
-        if entry.is_directory:
-            self._place_directory(entry, path)
-            return 0
+        """Find the place of an entry that is no directory; returns the bytes that will be written for it."""
         if stat.S_ISLNK(entry.mode):
             self._place_link(entry, path)
             return 0
@@ -146,6 +162,27 @@ class _Judge:
         if _leads_out(path, self._target_of(entry)):
             raise refuse("SYMLINK_ESCAPES", member=path)
         self._skip(entry, path, "SYMLINK")
+
+    def _remember(self, entry: Entry, path: str, reading: Reading) -> None:
+        """Keep what the path was made of, unless that is plain to see."""
+        key = folded(path)
+        remarks = remarks_on(path, key)
+        if remarks or path != reading.text or reading.encoding != UTF8:
+            self.names[entry.position] = NameOrigin(entry.raw_name, reading.encoding, reading.confidence, remarks)
+        if key != path:
+            self.folded[key] = self.folded.get(key, 0) + 1
+
+    def _remark_on_alike(self) -> None:
+        """Mark what a volume without case would take for one; where it does, writing refuses the archive."""
+        alike = {key for key, count in self.folded.items() if count > 1 or self.tree.has_file(key)}
+        if not alike:
+            return
+        places = [(file.position, file.path) for file in self.files]
+        for position, path in [*places, *((member.position, member.path) for member in self.skipped)]:
+            key = folded(path)
+            if key in alike:
+                origin = self.names.get(position) or NameOrigin(path.encode(), UTF8)
+                self.names[position] = replace(origin, remarks=(*origin.remarks, SAME_FOLDED), folded=key)
 
     def _target_of(self, entry: Entry) -> str:
         if entry.size_bytes > MAX_LINK_BYTES or entry.method not in METHODS:

@@ -33,6 +33,9 @@ class Tree:
         self.add_file(path)
         self._links.add(path)
 
+    def has_file(self, path: str) -> bool:
+        return path in self._names
+
     def add_shown(self, name: str) -> bool:
         """Reserve a name that is only shown; False when it is taken."""
         if name in self._names or name in self.folders:

@@ -61,7 +61,7 @@ def extract_members(
             folders.sync(plan.folders)
         else:
             _sync_filesystem(folders.root)
-    return Extraction(tuple(files), plan.skipped, plan.directories, writer.written_bytes)
+    return Extraction(tuple(files), plan.skipped, plan.directories, writer.written_bytes, plan.names)
 
 
 class _Writer:

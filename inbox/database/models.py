@@ -129,6 +129,8 @@ class FileExtraction(Base):
     position: Mapped[int] = mapped_column(default=0)
     """Place in the archive's index, from 0."""
     member_path: Mapped[str] = mapped_column(Text, default="")
+    name_origin: Mapped[Any | None] = mapped_column(JsonType)
+    """What `member_path` was made of; NULL where it is the UTF-8 that stands in the archive."""
     file_path: Mapped[str] = mapped_column(Text, default="")
     """Relative to the storage base, so that containers with other mount points can use it."""
     file_name: Mapped[str] = mapped_column(Text, default="")

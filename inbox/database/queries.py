@@ -31,6 +31,7 @@ class Entry:
     error_message: str | None
     skip_reason: str | None
     duration_ms: int | None
+    name_origin: dict[str, Any] | None = None
 
 
 _ENTRY_COLUMNS: Final = (
@@ -45,6 +46,7 @@ _ENTRY_COLUMNS: Final = (
     FileExtraction.error_message,
     FileExtraction.skip_reason,
     FileExtraction.processing_duration_ms,
+    FileExtraction.name_origin,
 )
 
 
@@ -189,4 +191,5 @@ def _entry(row: Row[Any]) -> Entry:
         error_message=row.error_message,
         skip_reason=row.skip_reason,
         duration_ms=row.processing_duration_ms,
+        name_origin=row.name_origin,
     )

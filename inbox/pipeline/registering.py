@@ -50,9 +50,11 @@ class Registrar:
         return run_id
 
     def _rows(self, batch_id: str, run_id: str, extraction: Extraction, now: datetime) -> Iterator[dict[str, Any]]:
+        origins = {position: origin.as_json() for position, origin in extraction.names.items()}
         for file in extraction.files:
             yield {
                 **self._row(batch_id, run_id, file.path, file.position, file.size_bytes, now),
+                "name_origin": origins.get(file.position),
                 "file_path": f"{self._extracted_folder}/{batch_id}/{file.path}",
                 "content_sha256": file.sha256,
                 "file_type": file.file_type,
@@ -61,6 +63,7 @@ class Registrar:
         for member in extraction.skipped:
             yield {
                 **self._row(batch_id, run_id, member.path, member.position, member.size_bytes, now),
+                "name_origin": origins.get(member.position),
                 "file_path": "",
                 "status": FileState.SKIPPED,
                 "skip_reason": member.reason_code,

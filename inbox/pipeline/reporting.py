@@ -188,6 +188,8 @@ def entry_of(entry: Entry) -> dict[str, Any]:
         shown |= {"reason_code": entry.error_type, "reason": entry.error_message}
     if entry.attempts:
         shown["attempts"] = entry.attempts
+    if entry.name_origin:
+        shown["name_origin"] = entry.name_origin
     return shown
 
 
