@@ -285,6 +285,29 @@ def test_change_seen_late_counts_from_when_it_was_made(clock, tmp_path):
     assert 1 == len(judge(settler, tmp_path))
 
 
+def test_change_that_keeps_size_and_time_is_seen(settler, clock, tmp_path):
+    """
+    A drop that becomes whole while its writer keeps size and time as they were is judged anew, and taken.
+    """
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE[:60] + bytes(len(WHOLE) - 60))
+    os.utime(path, (10**9, 10**9))
+    judge(settler, tmp_path)
+    clock.go_on(2)
+    before = judge(settler, tmp_path)
+    changed_ns = path.stat().st_ctime_ns
+    path.write_bytes(WHOLE)
+    os.utime(path, (10**9, 10**9))
+    while path.stat().st_ctime_ns == changed_ns:  # the file system's clock has ticks
+        os.utime(path, (10**9, 10**9))
+    at_once = judge(settler, tmp_path)
+    clock.go_on(2)
+
+    assert [Waiting] == [type(verdict) for verdict in before]
+    assert [] == at_once
+    assert [Settled] == [type(verdict) for verdict in judge(settler, tmp_path)]
+
+
 def test_drop_that_is_gone_is_forgotten(settler, clock, tmp_path):
     """
     A drop that left and comes back begins anew.

@@ -16,7 +16,7 @@ from typing import Final
 
 from inbox.archives import Completeness, check_complete
 from inbox.core.errors import NotSettledError, StorageError
-from inbox.domain import Drop, DropIdentity
+from inbox.domain import Drop
 from inbox.utils.clock import Clock
 from inbox.utils.drops import is_being_written, opened
 
@@ -51,7 +51,7 @@ class Look:
 
 @dataclass(slots=True)
 class _Watched:
-    identity: DropIdentity
+    drop: Drop
     since: float
     look: Look | None = None
     held_until: float = 0.0
@@ -119,12 +119,13 @@ class Settler:
         return max(min(waits), 0.0) if waits else None
 
     def _watch(self, drop: Drop) -> _Watched:
+        """Begin anew when anything changed: a writer may have reserved the size and set the time itself."""
         watched = self._watched.get(drop.name)
-        if watched is None or watched.identity != drop.identity:
+        if watched is None or watched.drop != drop:
             age = max(self._clock.now().timestamp() - drop.changed_at, 0.0) if self._trust_age else 0.0
             first_look = watched is None
             since = self._clock.monotonic() - (age if first_look else min(age, self._quiet))
-            watched = self._watched[drop.name] = _Watched(drop.identity, since)
+            watched = self._watched[drop.name] = _Watched(drop, since)
         return watched
 
     def _quiet_at(self, watched: _Watched) -> float:
