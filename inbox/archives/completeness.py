@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from inbox.archives.ending import begins_like_an_archive, find_ending
-from inbox.archives.records import CENTRAL, SENTINEL_32
+from inbox.archives.records import CENTRAL, LOCAL_SIGNATURE, SENTINEL_32
 from inbox.archives.source import Source
 from inbox.core.errors import ArchiveRefusedError
 
@@ -60,7 +60,8 @@ def check_complete(fd: int) -> Completeness:
     except ArchiveRefusedError:  # whole enough to be refused, with its reason, by the plan
         return _WHOLE
     if ending is None:
-        return _NO_END if begins_like_an_archive(source) or b"PK\x03\x04".startswith(head) else _OTHER
+        is_begun = begins_like_an_archive(source) or LOCAL_SIGNATURE.startswith(head.rstrip(b"\0"))
+        return _NO_END if is_begun else _OTHER
     if ending.entries and ending.index_bytes >= CENTRAL.size and not ending.prefix_bytes:
         offset = CENTRAL.unpack(source.read(ending.index_at, CENTRAL.size))[-1]
         if offset != SENTINEL_32 and source.peek(offset, 4) == _NOTHING_YET:

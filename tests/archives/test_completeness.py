@@ -76,6 +76,7 @@ def test_beginning_written_last_is_awaited(judge):
         (bytes(4096), "NOT_BEGUN"),
         (b"PK\x03\x04 and no more", "NO_END_RECORD"),
         (b"P", "NO_END_RECORD"),
+        (b"PK\x03" + bytes(4096), "NO_END_RECORD"),
         (b"just some text\n" * 99, "NOT_AN_ARCHIVE"),
         (b"Rar!\x1a\x07\x01\x00" + bytes(99), "NOT_AN_ARCHIVE"),
         (b"%PDF-1.7 with PK\x05\x06 in it" + bytes(99), "NOT_AN_ARCHIVE"),
