@@ -13,7 +13,10 @@ from inbox.utils.clock import Bell
 
 @pytest.mark.parametrize(
     "name",
-    [".a.zip.Xy12", "a.zip.part", "a.zip.filepart", "a.tmp", "a.zip.crdownload", "~a.zip", "a.zip~", ".x", "A.PART"],
+    [
+        *(".a.zip.Xy12", "a.zip.part", "a.zip.filepart", "a.tmp", "a.zip.crdownload", "a.zip.opdownload"),
+        *("a.zip.aria2", "~a.zip", "a.zip~", ".x", "A.PART"),
+    ],
 )
 def test_scratch_files_are_nobodys_drop(name):
     """
