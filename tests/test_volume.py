@@ -90,7 +90,9 @@ def test_file_system_of_this_machine_is_known():
     assert "unknown" == filesystem_type(Path("/x"), mountinfo="")
 
 
-@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "fuse.sshfs", "fuse", "ceph"])
+@pytest.mark.parametrize(
+    "kind", ["nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "fuse.sshfs", "fuse", "ceph", "ocfs2", "vboxsf"]
+)
 def test_network_file_systems_are_known(kind):
     """
     File systems that others write to unseen are told from local ones.

@@ -6,7 +6,8 @@ from typing import Final
 
 _MOUNTINFO: Final = Path("/proc/self/mountinfo")
 _NETWORK: Final = re.compile(
-    r"^(nfs\d?|cifs|smb\d?|smbfs|9p|virtiofs|ceph|glusterfs|lustre|afs|ncpfs|beegfs|gpfs|fuse(\..*)?|fuseblk)$"
+    r"^(nfs\d?|cifs|smb\d?|smbfs|9p|virtiofs|ceph|glusterfs|lustre|afs|ncpfs|beegfs|gpfs|fuse(\..*)?|fuseblk"
+    r"|ocfs2|gfs2|orangefs|pvfs2|coda|vboxsf|vmhgfs|prl_fs)$"
 )
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 
