@@ -62,9 +62,24 @@ class TroubleOver(Event):
 
 @dataclass(frozen=True, slots=True)
 class WatchingByScan(Event):
-    """The file system announces nothing, or the watcher failed: only the scan finds drops."""
+    """The folder cannot be watched, or the watch was lost: only the scan finds drops. Said once for each reason."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchingByEvents(Event):
+    """The folder is watched again, after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class DropsUnannounced(Event):
+    """Scans found drops that no event told of; said once, until that has not happened for a while."""
+
+    drops: int
+    scan_interval_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

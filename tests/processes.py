@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -82,12 +82,16 @@ class Storage:
         )
 
     @contextmanager
-    def service(self, *arguments: str, until: str = "inbox serves", **settings: object):
-        """Run `inbox run` for the block, from its line `until` on; whatever is left of it is killed at the end."""
+    def service(self, *arguments: str, until: str = "inbox serves", within: Sequence[str] = (), **settings: object):
+        """
+        Run `inbox run` for the block, from its line `until` on; whatever is left of it is killed at the end.
+
+        `within` is a command that ends by executing the one behind it, such as `unshare`.
+        """
         output = self.base.parent / "output.log"
         with output.open("ab") as sink:
             process = subprocess.Popen(
-                [sys.executable, "-m", "inbox", "run", *arguments],
+                [*within, sys.executable, "-m", "inbox", "run", *arguments],
                 env=self.environment | {name: str(value) for name, value in settings.items()},
                 cwd=self.base.parent,
                 stdout=sink,

@@ -48,8 +48,8 @@ class BlindWatch:
     def start(self):
         raise StorageError("no watch to give")
 
-    def is_alive(self):
-        return False
+    def ailment(self):
+        return "not watched"
 
     def stop(self):
         pass
@@ -66,7 +66,7 @@ def make(house):
                 "closing": house.closing,
                 "rescuing": house.rescuing,
                 "supervisor": Crew(),
-                "make_watch": lambda _bell, _announce: BlindWatch(),
+                "make_watch": lambda _bell, _heard: BlindWatch(),
                 "engine": house.sessions.factory.kw["bind"],
                 "sessions": house.sessions,
                 "volume": house.volume,
@@ -180,6 +180,37 @@ def test_missing_watch_is_told_once(make, house):
             assert rounds.acquire(timeout=30)
 
     assert 1 == len(house.heard(WatchingByScan))
+
+
+def test_readiness_tells_how_drops_are_found(make):
+    """
+    To be reduced to scanning is told, with the reason and the interval, and is no lack of readiness.
+    """
+    daemon = make(rhythm=Rhythm(timedelta(seconds=15), timedelta(seconds=60), timedelta(seconds=30)))
+    with daemon.running():
+        told = daemon.ready()
+
+    assert told.is_well
+    assert {
+        "by": "scan",
+        "reason": "no watch to give",
+        "scan_interval_seconds": 5,
+        "unannounced_drops": 0,
+    } == told.as_json()["watching"]
+
+
+def test_scan_comes_after_the_look_at_the_watch(make):
+    """
+    A watch that has to be begun anew begins before the scan, so that no drop falls between the two.
+    """
+    order, scanned = [], threading.Event()
+    daemon = make()
+    daemon._lookout.check = lambda: order.append("watch")
+    daemon.intake.on_scanned = lambda _drops: (order.append("scan"), scanned.set())
+    with daemon.running():
+        assert scanned.wait(30)
+
+    assert ["watch", "scan"] == order[:2]
 
 
 def test_tally_counts_what_did_not_go_well():

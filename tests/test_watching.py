@@ -80,11 +80,10 @@ def test_file_that_goes_while_scanned_is_no_trouble(tmp_path, monkeypatch):
 @pytest.fixture
 def watch(tmp_path):
     (tmp_path / "uploads").mkdir()
-    bell = Bell()
-    announced = SimpleQueue()
-    watch = Watch(tmp_path / "uploads", bell, announced.put)
+    bell, heard = Bell(), SimpleQueue()
+    watch = Watch(tmp_path / "uploads", bell, heard.put)
     watch.start()
-    yield watch, bell, tmp_path, announced
+    yield watch, bell, heard, tmp_path
     watch.stop()
 
 
@@ -93,7 +92,7 @@ def test_change_rings_the_bell(watch, how):
     """
     A file that is written, moved in from outside, renamed or taken away wakes whoever listens.
     """
-    running, bell, base, _ = watch
+    running, bell, _, base = watch
     (base / "outside").write_text("x")
     if how in {"rename", "delete"}:
         (base / "uploads" / "before").write_text("x")
@@ -109,36 +108,30 @@ def test_change_rings_the_bell(watch, how):
     }[how]()
 
     assert bell.wait(10)
-    assert running.is_alive()
+    assert running.ailment() is None
 
 
-@pytest.mark.parametrize("how", ["write", "move in", "rename"])
-def test_drop_that_may_be_whole_is_announced(watch, how):
+def test_arrival_is_heard_by_its_name(watch):
     """
-    A file that is closed after writing, moved in from outside or renamed is announced under the name it has now.
+    Whoever listens gets the name that a file has in the uploads, also one that is no UTF-8, but never a scratch file's.
     """
-    _, _, base, announced = watch
-    (base / "outside").write_text("x")
-    (base / "uploads" / "a.zip.part").write_text("x")
+    _, _, heard, base = watch
+    (base / "uploads" / ".a.zip.part").write_text("x")
+    (base / "uploads" / ".a.zip.part").rename(base / "uploads" / "a.zip")
+    (base / "uploads" / "a.zip").unlink()
+    (base / "uploads" / "folder.zip").mkdir()
+    (base / "uploads" / os.fsdecode(b"caf\xe9.zip")).write_text("x")
 
-    {
-        "write": lambda: (base / "uploads" / "a.zip").write_text("x"),
-        "move in": lambda: (base / "outside").rename(base / "uploads" / "a.zip"),
-        "rename": lambda: (base / "uploads" / "a.zip.part").rename(base / "uploads" / "a.zip"),
-    }[how]()
-
-    while (name := announced.get(timeout=10)) == "a.zip.part":
-        pass
-    assert "a.zip" == name
+    assert ["a.zip", os.fsdecode(b"caf\xe9.zip")] == [heard.get(timeout=10) for _ in range(2)]
 
 
-def test_watch_that_cannot_start_says_what_to_raise(tmp_path):
+def test_watch_that_cannot_start_says_why(tmp_path):
     """
-    Without a watch to be had the error names the limits to raise; the scan goes on without.
+    A folder that is not there is not watched, and that is trouble with the volume.
     """
-    watch = Watch(tmp_path / "missing", Bell(), print)
+    watch = Watch(tmp_path / "missing", Bell())
 
-    with pytest.raises(StorageError, match="max_user_watches"):
+    with pytest.raises(StorageError, match="No such file"):
         watch.start()
-    assert not watch.is_alive()
+    assert "the folder is not watched" == watch.ailment()
     watch.stop()

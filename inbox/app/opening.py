@@ -67,6 +67,12 @@ def locality_of(config: Config) -> str:
     return "network" if is_network(filesystem_type(volume_of(config).uploads)) else "local"
 
 
+def unannounced_on(config: Config) -> str | None:
+    """Say why the file system of the uploads cannot tell of every drop, or None when it can."""
+    kind = filesystem_type(volume_of(config).uploads)
+    return f"{kind} announces no changes made elsewhere" if is_network(kind) else None
+
+
 def refuse_sqlite_on_network(config: Config) -> None:
     """Raise ConfigurationError for an SQLite file on a network file system, where its locking corrupts it."""
     url = make_url(config.database_url)

@@ -11,7 +11,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened
+from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened, unannounced_on
 from inbox.app.working import spawn_worker
 from inbox.archives import Limits
 from inbox.config import Config, redact_url
@@ -183,11 +183,17 @@ def compose(
         sessions=sessions,
         volume=volume,
         clock=clock,
-        rhythm=Rhythm(timedelta(seconds=scan_seconds), lease_life, timedelta(seconds=config.shutdown_grace_seconds)),
+        rhythm=Rhythm(
+            timedelta(seconds=scan_seconds),
+            lease_life,
+            timedelta(seconds=config.shutdown_grace_seconds),
+            shortest_scan=timedelta(seconds=SCAN_SECONDS["network"]),
+        ),
         owner=instance.owner,
         emit=emit,
         tally=tally,
         finished=bell,
+        unannounced=unannounced_on(config),
     )
 
 

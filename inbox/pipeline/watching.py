@@ -5,27 +5,19 @@ The scan decides; events only wake. Any event may be lost, doubled or late witho
 none for other clients' writes.
 """
 
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, cast
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
 
 from inbox.core.errors import StorageError
 from inbox.domain import Drop
 from inbox.utils.clock import Bell
 from inbox.utils.drops import drop_from
-
-if TYPE_CHECKING:
-    from watchdog.observers.api import BaseObserver
-
-_MAY_BE_WHOLE: Final = frozenset({"created", "closed", "moved"})
-_MAY_BE_NEWS: Final = _MAY_BE_WHOLE | {"modified", "deleted"}
-
-logging.getLogger("watchdog").setLevel(logging.ERROR)  # it warns of its own end, on standard error
+from inbox.utils.inotify import InotifyEmitter, explained
 
 _TEMPORARY_SUFFIXES: Final = (
     ".part",
@@ -78,50 +70,78 @@ def _drop(uploads: Path, entry: os.DirEntry[str]) -> Drop | None:
 
 class _Ringer(FileSystemEventHandler):
     """
-    Rings for whatever may mean a new drop, and names the one that may be whole now.
+    Rings for whatever may mean a new drop, and names what arrived.
 
-    A file moved in from outside arrives as created, one renamed inside as moved, one written as closed: all alike.
-    Opens and reads are ours.
+    A file moved in arrives as moved, one written as created and then closed. Opens and reads are ours.
     """
 
-    def __init__(self, bell: Bell, announce: Callable[[str], None]) -> None:
+    def __init__(self, bell: Bell, heard: Callable[[str], object]) -> None:
         self._bell = bell
-        self._announce = announce
+        self._heard = heard
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type not in _MAY_BE_NEWS or event.is_directory:
-            return
-        if event.event_type in _MAY_BE_WHOLE:
-            self._announce(Path(os.fsdecode(event.dest_path or event.src_path)).name)
+        name = os.path.basename(os.fsdecode(event.dest_path or event.src_path))  # noqa: PTH119 - no Path for each event
+        if event.event_type != "deleted" and not is_temporary(name):
+            self._heard(name)
         self._bell.ring()
 
 
 class Watch:
-    """A watchdog observer on the one folder, not recursive. It may fail to start: the scan does without it."""
+    """
+    A watchdog observer on the one folder, not recursive. It may fail to start, and may end: the scan does without it.
 
-    def __init__(self, uploads: Path, bell: Bell, announce: Callable[[str], None]) -> None:
+    The bell rings for every event and at the end of the watch. `heard` gets the name of whatever arrived, from a thread
+    of the watch; scratch files are left out.
+    """
+
+    def __init__(self, uploads: Path, bell: Bell, heard: Callable[[str], object] = lambda _name: None) -> None:
         self._uploads = uploads
-        self._ringer = _Ringer(bell, announce)
+        self._bell = bell
+        self._heard = heard
         self._observer: BaseObserver | None = None
+        self._emitter: InotifyEmitter | None = None
+        self._watched: tuple[int, int] | None = None
 
     def start(self) -> None:
-        """Begin to watch. Raises StorageError when the system has no watch to give."""
-        observer = Observer()
-        observer.schedule(self._ringer, str(self._uploads), recursive=False)
+        """Begin to watch, or begin anew. Raises StorageError when the system has no watch to give."""
+        self.stop()
+        self._watched = self._identity()
+        self._observer = observer = BaseObserver(InotifyEmitter)
+        observer.schedule(_Ringer(self._bell, self._heard), str(self._uploads), recursive=False)
+        (emitter,) = observer.emitters
+        self._emitter = cast("InotifyEmitter", emitter)
+        self._emitter.on_end = self._bell.ring
         try:
             observer.start()
-        except OSError as error:
-            raise StorageError(
-                f"the folder cannot be watched: {error.strerror}",
-                hint="raise fs.inotify.max_user_watches and max_user_instances (sysctl); the scan still finds drops",
-            ) from error
-        self._observer = observer
+        except (OSError, RuntimeError) as error:  # RuntimeError: no more threads
+            self.stop()
+            reason, hint = explained(error) if isinstance(error, OSError) else (str(error), "")
+            raise StorageError(f"the folder cannot be watched: {reason}", hint=hint) from error
 
-    def is_alive(self) -> bool:
-        return self._observer is not None and self._observer.is_alive()
+    def ailment(self) -> str | None:
+        """Return why no more events come, or None while they do."""
+        if self._observer is None or self._emitter is None:
+            return "the folder is not watched"
+        if not self._emitter.is_alive():
+            return self._emitter.ended_because or "the thread that reads events has ended"
+        if not self._observer.is_alive():
+            return "the thread that hands events on has ended"
+        if self._identity() != self._watched:  # the kernel tells the folder nothing of a mount above it
+            return "the folder was replaced, or mounted over"
+        return None
 
     def stop(self) -> None:
-        if self._observer is not None:
-            self._observer.stop()
-            self._observer.join(timeout=5)
-            self._observer = None
+        for thread in (self._observer, self._emitter):
+            if thread is not None and thread.is_alive():
+                thread.stop()
+                thread.join(timeout=5)
+        if self._emitter is not None and not self._emitter.is_alive():
+            self._emitter.close()
+        self._observer = self._emitter = None
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = self._uploads.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino

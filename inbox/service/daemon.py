@@ -8,16 +8,18 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from inbox import events
-from inbox.core.errors import DatabaseUnavailableError, StorageError, WorkerError, describe_error
+from inbox.core.errors import DatabaseUnavailableError, WorkerError, describe_error
 from inbox.database import leasing
 from inbox.database.connection import Sessions, ping
 from inbox.events import Emit, Event
 from inbox.lifecycle import BatchState
 from inbox.pipeline.dispatching.supervising import Supervisor
+from inbox.pipeline.rescans import Pace
 from inbox.pipeline.runner import Closing, Intake, Rescuing, is_everything_done
-from inbox.pipeline.watching import Watch, scan
+from inbox.pipeline.watching import scan
 from inbox.service.health import Health
 from inbox.service.legs import Leg
+from inbox.service.lookout import Lookout, MakeWatch
 from inbox.utils.clock import Bell, Clock
 from inbox.utils.volume import Volume
 
@@ -37,6 +39,8 @@ class Rhythm:
     scan_interval: timedelta
     lease_life: timedelta
     grace: timedelta
+    shortest_scan: timedelta = timedelta(seconds=5)
+    """The interval that `scan_interval` comes down to while events cannot be relied on."""
 
 
 @dataclass
@@ -62,7 +66,7 @@ class Daemon:
     closing: Closing
     rescuing: Rescuing
     supervisor: Supervisor
-    make_watch: Callable[[Bell, Callable[[str], None]], Watch]
+    make_watch: MakeWatch
     engine: "Engine"
     sessions: Sessions
     volume: Volume
@@ -72,7 +76,8 @@ class Daemon:
     emit: Emit
     tally: Tally
     finished: Bell = field(default_factory=Bell)
-    _watch_failed: bool = field(init=False, default=False)
+    unannounced: str | None = None
+    """Why the file system of the uploads cannot tell of every drop, if so."""
     _at_rest: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -85,7 +90,16 @@ class Daemon:
         self._heartbeat = make("heartbeat", self._beat, lambda: self.rhythm.lease_life.total_seconds() / 4)
         self._workers = threading.Thread(target=self.supervisor.run, name="supervisor", daemon=True)
         self._legs = (self._rescuing, self._heartbeat, self._intake, self._closing)
-        self._watch = self.make_watch(self._intake.bell, self.intake.settler.announce)
+        self._lookout = Lookout(
+            self.make_watch,
+            self._intake.bell,
+            pace=Pace(self.rhythm.scan_interval.total_seconds(), self.rhythm.shortest_scan.total_seconds(), self.clock),
+            clock=self.clock,
+            emit=self.emit,
+            announce=self.intake.settler.announce,
+            unannounced=self.unannounced,
+        )
+        self.intake.on_scanned = self._lookout.found
         self.intake.should_stop = lambda: self._intake.is_stopping
         self.intake.on_registered = self.on_registered
         self.rescuing.on_rescued = self.on_registered
@@ -94,7 +108,7 @@ class Daemon:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Start everything; at the end of the block stop taking, finish or release what is held, and stop."""
-        self._start_watch()
+        self._lookout.start()
         self._workers.start()
         for leg in self._legs:
             leg.start()
@@ -135,15 +149,14 @@ class Daemon:
         checks["workers"] = None if self.supervisor.is_healthy() else "not every worker is ready"
         if any(leg.is_stopping for leg in self._legs):
             checks["service"] = "stopping"
-        return Health(checks)
+        return Health(checks, self._lookout.as_json())
 
     def _take_in(self) -> None:
         self._at_rest = False
+        self._lookout.check()
         self.intake.round()
         self._at_rest = self.intake.is_at_rest()  # here, since only this thread may look into the intake's memory
         self.supervisor.wake()  # somebody else may have registered, or an operator may want a file tried again
-        if not self._watch.is_alive() and not self._intake.is_stopping:
-            self._start_watch()
         self.finished.ring()
 
     def _close(self) -> None:
@@ -151,7 +164,7 @@ class Daemon:
         self.finished.ring()
 
     def _until_next_scan(self) -> float:
-        interval = self.rhythm.scan_interval.total_seconds()
+        interval = self._lookout.seconds_to_next_scan()
         soon = self.intake.next_look_in()
         return interval if soon is None else min(max(soon, 0.01), interval)
 
@@ -160,27 +173,19 @@ class Daemon:
         with self.sessions.writing() as session:
             leasing.extend_leases(owners, now=self.clock.now(), life=self.rhythm.lease_life, session=session)
 
-    def _start_watch(self) -> None:
-        try:
-            self._watch.start()
-        except StorageError as error:
-            if not self._watch_failed:
-                self.emit(events.WatchingByScan(str(error)))
-            self._watch_failed = True
-
     def _stop(self) -> None:
         """Stop taking first, then let the workers finish, and keep the heartbeat while anybody may hold a lease."""
         ends_at = self.clock.monotonic() + self.rhythm.grace.total_seconds()
         taking = (self._intake, self._rescuing)
         for leg in taking:
             leg.stop()
-        self._watch.stop()
         self.supervisor.drain()
         self._workers.join(max(ends_at - _KILL_SECONDS - self.clock.monotonic(), 0.1))
         if self._workers.is_alive():
             self.supervisor.kill()
             self._workers.join(_KILL_SECONDS)
         self._join(taking, ends_at)
+        self._lookout.stop()
         closing = (self._closing, self._heartbeat)
         for leg in closing:
             leg.stop()

@@ -7,19 +7,25 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The answers of the probes: `checks` maps each part to None when it is well, else to what ails it."""
+    """
+    The answers of the probes: `checks` maps each part to None when it is well, else to what ails it.
+
+    `watching` tells how drops are found. That may be slower than usual, and nothing is the matter.
+    """
 
     checks: Mapping[str, str | None]
+    watching: Mapping[str, object] | None = None
 
     @property
     def is_well(self) -> bool:
         return all(ailment is None for ailment in self.checks.values())
 
     def as_json(self) -> dict[str, object]:
-        return {
+        told: dict[str, object] = {
             "status": "ok" if self.is_well else "unavailable",
             "checks": {name: ailment or "ok" for name, ailment in self.checks.items()},
         }
+        return told if self.watching is None else told | {"watching": dict(self.watching)}
 
 
 Probe = Callable[[], Health]

@@ -18,6 +18,11 @@ _WORDING: Final[dict[type[Event], tuple[int, str]]] = {
     events.TroubleBegan: (_WARNING, "{leg} waits: {reason}"),
     events.TroubleOver: (_INFO, "{leg} goes on after {seconds:g} s"),
     events.WatchingByScan: (_WARNING, "drops are found by scanning only: {reason}"),
+    events.WatchingByEvents: (_INFO, "drops are announced again after {seconds:g} s"),
+    events.DropsUnannounced: (
+        _WARNING,
+        "{drops} drops came unannounced: the uploads are scanned every {scan_interval_seconds:g} s",
+    ),
     events.DropWaits: (_WARNING, "{drop} is not complete yet: {reason}"),
     events.DropLeftAlone: (_WARNING, "{drop} is left alone: {reason}"),
     events.DropRecognised: (_INFO, "{drop} was taken before and is {state}"),

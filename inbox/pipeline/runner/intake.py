@@ -73,6 +73,7 @@ class Intake:
     timing: Timing
     emit: Emit
     on_registered: Callable[[], None] = _nothing
+    on_scanned: Callable[[Collection[Drop]], None] = lambda _drops: None
     should_stop: Callable[[], bool] = lambda: False
     waiting: dict[str, tuple[DropIdentity, str]] = field(default_factory=dict)
     """Drops that are quiet and not whole, and why."""
@@ -100,6 +101,7 @@ class Intake:
         """
         self._give_back_leftover()
         drops = scan(self.volume.uploads)
+        self.on_scanned(drops)
         self._forget_gone({drop.name for drop in drops})
         self._recall(drops)
         records = self._known_records()
