@@ -24,6 +24,10 @@ class Completeness:
     reason_code: str = ""
     reason: str = ""
 
+    @property
+    def is_no_archive(self) -> bool:
+        return self.reason_code == "NOT_AN_ARCHIVE"
+
 
 _WHOLE: Final = Completeness(complete=True)
 _EMPTY: Final = Completeness(complete=False, reason_code="EMPTY_FILE", reason="it has no content yet")

@@ -21,9 +21,8 @@ from inbox.core.errors import RetryableError, StorageError
 from inbox.database import batches, leasing
 from inbox.database.batches import BatchRecord
 from inbox.database.connection import Sessions
-from inbox.database.operations import is_batch_already_processed
 from inbox.domain import BatchLease, Drop
-from inbox.lifecycle import BatchState
+from inbox.lifecycle import FINAL_BATCH_STATES, BatchState
 from inbox.utils.clock import Clock
 
 _CHUNK: Final = 1 << 20
@@ -96,6 +95,20 @@ def identify(fd: int, *, should_stop: Callable[[], bool]) -> str:
     return digest.hexdigest()
 
 
+def recognise(record: BatchRecord, drop: Drop) -> Recognised | Underway | None:
+    """
+    Say what a drop is whose content has a batch already, as far as the batch decides it.
+
+    None: it waits for its extraction, and the lease on it, where it is to be had, decides. Only one that still waits
+    for its extraction passes to another drop. `drop` carries its name as the database keeps it.
+    """
+    if not record.is_of(drop):
+        return None if record.state is BatchState.RECEIVED else Recognised(record)
+    if record.state not in FINAL_BATCH_STATES:
+        return None
+    return Recognised(record) if record.reported_at is not None else Underway(record)
+
+
 class Claimer:
     """Gives the batch of a drop its row, and takes the lease on it."""
 
@@ -117,14 +130,14 @@ class Claimer:
             record, created = batches.receive_batch(
                 batch_id, stored, zip_path, run_id=uuid.uuid4().hex, now=now, session=session
             )
-            if not created and not record.is_of(stored):
-                adopted = record.state is BatchState.RECEIVED and batches.adopt_drop(
+            if not created:
+                known = recognise(record, stored)
+                if known is not None:
+                    return known
+                if not record.is_of(stored) and not batches.adopt_drop(
                     batch_id, stored, zip_path, now=now, session=session
-                )
-                if not adopted:
+                ):
                     return Recognised(record)
-            elif is_batch_already_processed(batch_id, session=session):
-                return Recognised(record) if record.reported_at is not None else Underway(record)
             lease = batches.lease_batch(batch_id, self.owner, now=now, life=self._life, session=session)
         return Claimed(lease) if lease is not None else Underway(record)
 

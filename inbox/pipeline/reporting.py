@@ -65,7 +65,7 @@ class Reporter:
         A drop whose content never got unpacked goes to quarantine like the first one.
         """
         name = storable(drop.name)
-        if _never_unpacked(batch):
+        if never_unpacked(batch):
             receipt = self._write_receipt(name, batch, str(batch.state), batch.reason_code, batch.reason)
             target = move_aside(drop.path, drop.identity, self._volume.quarantine, name, batch.batch_id)
             self._write_reason(target, name, batch, receipt)
@@ -122,7 +122,7 @@ class Reporter:
         """Put the archive where it belongs and return where it lies; empty when it is gone or was replaced."""
         if not batch.zip_path.startswith(f"{self._volume.uploads.name}/"):
             return batch.zip_path
-        refused = _never_unpacked(batch)
+        refused = never_unpacked(batch)
         folder = self._volume.quarantine if refused else self._volume.processed
         path = self._in_uploads(batch)
         if path is not None and not refused:
@@ -212,5 +212,5 @@ def _times(batch: BatchRecord) -> dict[str, str | None]:
     return {name: moment.isoformat() if moment else None for name, moment in times.items()}
 
 
-def _never_unpacked(batch: BatchRecord) -> bool:
+def never_unpacked(batch: BatchRecord) -> bool:
     return batch.state in _ENDED_IN_QUARANTINE and batch.started_at is None

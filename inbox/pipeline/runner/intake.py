@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from inbox import events
@@ -56,6 +56,12 @@ class Timing:
     batch_time: timedelta
     incomplete_after: timedelta
     """How old a drop that is not whole has to be before its dropper is told; a copy may pause."""
+
+    def patience_with(self, error: ArchiveRefusedError, drop: Drop, now: datetime) -> float:
+        """Return for how many seconds a drop's damage may be a copy still under way; 0 when it is to be refused."""
+        grace = self.damaged_grace.total_seconds()
+        left = grace - (now.timestamp() - drop.changed_at)
+        return min(left, grace) if error.damaged and left > 0 else 0.0
 
 
 @dataclass
@@ -146,7 +152,7 @@ class Intake:
             records = batches.find_batches_of_drops(unknown, session=session)
         for record in records:
             drop = unknown[record.drop_name]
-            if record.identity.is_same_file(drop.identity) and _left_there_on_purpose(record, drop, self.volume):
+            if record.identity.is_same_file(drop.identity) and left_there_on_purpose(record, drop, self.volume):
                 self._known[drop.name] = (drop.identity, record.batch_id)
         self._recalled.update(drop.name for drop in drops)
 
@@ -168,9 +174,7 @@ class Intake:
         if known is None or known[0] != drop.identity:
             return False
         record = records.get(known[1])
-        if record is None or not _left_there_on_purpose(record, drop, self.volume):
-            return False
-        return record.state is not BatchState.RECEIVED or record.due_at > self.clock.now()
+        return record is not None and is_cared_for(record, drop, self.volume, now=self.clock.now())
 
     def _leave_waiting(self, drop: Drop, completeness: Completeness) -> None:
         """
@@ -178,16 +182,15 @@ class Intake:
 
         The receipt goes when the drop is taken after all.
         """
-        is_no_archive = completeness.reason_code == "NOT_AN_ARCHIVE"
         age = self.clock.now().timestamp() - drop.changed_at
         if self._reported.get(drop.name) != drop.identity and (
-            is_no_archive or age >= self.timing.incomplete_after.total_seconds()
+            completeness.is_no_archive or age >= self.timing.incomplete_after.total_seconds()
         ):
             self.reporter.report_incomplete(drop, completeness)
             self._reported[drop.name] = drop.identity
         if self.waiting.get(drop.name) != (drop.identity, completeness.reason):
             self.waiting[drop.name] = (drop.identity, completeness.reason)
-            kind = events.DropLeftAlone if is_no_archive else events.DropWaits
+            kind = events.DropLeftAlone if completeness.is_no_archive else events.DropWaits
             self.emit(kind(storable(drop.name), completeness.reason_code, completeness.reason))
 
     def _take(self, drop: Drop) -> None:
@@ -300,11 +303,10 @@ class Intake:
 
     def _refuse(self, drop: Drop, lease: BatchLease, error: ArchiveRefusedError) -> None:
         """Quarantine the archive, unless it is so young that its damage may be a copy still under way."""
-        age = self.clock.now().timestamp() - drop.changed_at
-        grace = self.timing.damaged_grace.total_seconds()
-        if error.damaged and age < grace:
+        patience = self.timing.patience_with(error, drop, self.clock.now())
+        if patience:
             self._forget(lease)
-            self.settler.hold(drop, min(grace - age, grace))
+            self.settler.hold(drop, patience)
             return
         self._end(lease, BatchState.QUARANTINED, error)
 
@@ -360,7 +362,14 @@ class Intake:
         self._postponed[drop.name] = self.clock.monotonic() + seconds
 
 
-def _left_there_on_purpose(record: BatchRecord, drop: Drop, volume: Volume) -> bool:
+def is_cared_for(record: BatchRecord, drop: Drop, volume: Volume, *, now: datetime) -> bool:
+    """Say whether the batch of this very drop is under way, waits for its time, or is done and left here on purpose."""
+    if not left_there_on_purpose(record, drop, volume):
+        return False
+    return record.state is not BatchState.RECEIVED or record.due_at > now
+
+
+def left_there_on_purpose(record: BatchRecord, drop: Drop, volume: Volume) -> bool:
     """A finished batch's archive belongs in the uploads only if it was left there; else it was dropped again."""
     if record.reported_at is None or record.state not in FINAL_BATCH_STATES:
         return True
