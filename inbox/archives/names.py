@@ -5,7 +5,7 @@ import unicodedata
 import zlib
 from typing import Final
 
-from inbox.archives.reasons import refuse
+from inbox.archives.reasons import one_line, refuse
 
 MAX_COMPONENT_BYTES: Final = 255
 MAX_PATH_BYTES: Final = 2048
@@ -98,10 +98,7 @@ def is_junk(path: str) -> bool:
 
 def shown_name(raw: bytes) -> str:
     """Return any name as one printable line, for rows, receipts and logs."""
-    text = raw.decode("utf-8", "backslashreplace")
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text[:MAX_COMPONENT_BYTES]
-    )
+    return one_line(raw.decode("utf-8", "backslashreplace"))
 
 
 def _is_unsafe(character: str) -> bool:

@@ -8,6 +8,9 @@ from typing import Final
 
 from inbox.core.errors import ArchiveRefusedError
 
+MAX_SHOWN: Final = 255
+"""Characters of a name that cannot be used, or is to blame, that are shown."""
+
 REFUSALS: Final[dict[str, str]] = {
     "ABSOLUTE_PATH": "A member's name is an absolute path, or has a drive letter",
     "AMBIGUOUS_END": "More than one end record could be meant",
@@ -72,6 +75,18 @@ _REPACK: Final = "pack it anew with another program, and drop that"
 
 
 def refuse(code: str, detail: str = "", member: str = "", *, damaged: bool = False) -> ArchiveRefusedError:
-    """Return the error that refuses an archive; `damaged` when a copy still under way would look the same."""
+    """
+    Return the error that refuses an archive; `damaged` when a copy still under way would look the same.
+
+    What the archive calls its member may be anything; the error, which goes to logs, rows and receipts, shows it as
+    `one_line` does.
+    """
     what = f"{REFUSALS[code]} ({detail})" if detail else REFUSALS[code]
-    return ArchiveRefusedError(code, what, subject=member, hint=_HINTS.get(code, _REPACK), damaged=damaged)
+    return ArchiveRefusedError(code, what, subject=one_line(member), hint=_HINTS.get(code, _REPACK), damaged=damaged)
+
+
+def one_line(text: str) -> str:
+    """Return the beginning of any text as one printable line: no control character, no change of direction."""
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text[:MAX_SHOWN]
+    )
