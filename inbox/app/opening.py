@@ -56,6 +56,23 @@ def opened(config: Config, *, migrate: bool, pause: Callable[[float], bool] | No
         close(engine)
 
 
+@contextmanager
+def looked_at(config: Config) -> Iterator[Sessions]:
+    """
+    Yield the database to ask, and change nothing: no folder, no file, no schema.
+
+    Raises ConfigurationError, DatabaseUnavailableError, DatabaseRefusedError.
+    """
+    refuse_sqlite_on_network(config)
+    _require_file(config)
+    engine = create_engine(config, only_looks=True)
+    try:
+        require_current(engine)
+        yield Sessions(get_session_factory(engine))
+    finally:
+        close(engine)
+
+
 def volume_of(config: Config) -> Volume:
     return Volume.at(
         config.storage_base_path, uploads=config.storage_uploads_dir, extracted=config.storage_extracted_dir

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
+from urllib.parse import quote
 
 import sqlalchemy
-from sqlalchemy import Connection, Engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
@@ -75,10 +76,11 @@ retry_when_busy = retry_with_backoff(
 """Repeat a whole transaction that lost against another one: a deadlock, a serialization failure, SQLITE_BUSY."""
 
 
-def create_engine(config: DatabaseSettings) -> Engine:
+def create_engine(config: DatabaseSettings, *, only_looks: bool = False) -> Engine:
     """
     Return a pooled engine with pre-ping and timeouts. Nothing is connected yet.
 
+    One that `only_looks` cannot write, and leaves no trace on the volume either; it is for a question of a moment.
     Raises ConfigurationError when the URL cannot be used.
     """
     try:
@@ -96,16 +98,20 @@ def create_engine(config: DatabaseSettings) -> Engine:
         "hide_parameters": True,  # a statement in an error must not carry documents or secrets
     }
     if url.get_backend_name() == "sqlite":
-        _make_folder(url.database)
+        if only_looks:
+            url = _to_look_at(url)
+        else:
+            _make_folder(url.database)
         engine = sqlalchemy.create_engine(url, connect_args={"timeout": timeout, "check_same_thread": False}, **options)
-        _prepare_sqlite(engine, timeout)
+        _prepare_sqlite(engine, timeout, only_looks=only_looks)
         return engine
     milliseconds = int(timeout * 1000)
     arguments = {
         "connect_timeout": max(2, int(timeout)),
         "application_name": "inbox",
         "keepalives_idle": 30,
-        "options": f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={milliseconds * 10}",
+        "options": f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={milliseconds * 10}"
+        + (" -c default_transaction_read_only=on" if only_looks else ""),
     }
     return sqlalchemy.create_engine(url, connect_args=arguments, **options)
 
@@ -216,7 +222,19 @@ def _make_folder(database: str | None) -> None:
             ) from error
 
 
-def _prepare_sqlite(engine: Engine, timeout: float) -> None:
+def _to_look_at(url: URL) -> URL:
+    """
+    Return the URL of the same SQLite file, opened so that nothing is made or changed (sqlite.org/uri.html).
+
+    Without a log of writes beside it nobody has the file open, and it counts as unchangeable; else its readers' marks
+    are read and not written. Opened as usual, the last one to close would fold the log into the file.
+    """
+    name = url.database or ""
+    how = {"readonly_shm": "1"} if Path(f"{name}-wal").exists() else {"immutable": "1"}
+    return URL.create(url.drivername, database=f"file:{quote(name)}", query={"mode": "ro", "uri": "true", **how})
+
+
+def _prepare_sqlite(engine: Engine, timeout: float, *, only_looks: bool) -> None:
     """
     Make SQLite behave under several processes.
 
@@ -229,9 +247,10 @@ def _prepare_sqlite(engine: Engine, timeout: float) -> None:
         connection.isolation_level = None  # the driver's own transactions are off; ours are explicit
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")
-        cursor.execute("PRAGMA foreign_keys = ON")
+        if not only_looks:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = FULL")
+            cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
     @event.listens_for(engine, "begin")

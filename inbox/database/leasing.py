@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import CursorResult, delete, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from inbox.database.models import Lease
+from inbox.database.models import Lease, ProcessingJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,17 @@ def is_held(token: str, owner: str, *, now: datetime, session: Session) -> bool:
     """Say whether the lease is still this owner's and has not expired."""
     query = select(Lease.token).where(Lease.token == token, Lease.owner == owner, Lease.expires_at > now)
     return session.scalars(query).one_or_none() is not None
+
+
+def holder_of_batch(batch_id: str, *, session: Session) -> tuple[str, datetime] | None:
+    """Return who holds the lease on a batch and when that expires, or None."""
+    query = (
+        select(Lease.owner, Lease.expires_at)
+        .join(ProcessingJob, ProcessingJob.lease_token == Lease.token)
+        .where(ProcessingJob.batch_id == batch_id)
+    )
+    row = session.execute(query).one_or_none()
+    return (row.owner, row.expires_at) if row is not None else None
 
 
 def open_tokens(*, session: Session) -> set[str]:
