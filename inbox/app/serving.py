@@ -12,8 +12,8 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened, unannounced_on
+from inbox.app.values import limits_of, quiet_of, timing_of
 from inbox.app.working import spawn_worker
-from inbox.archives import Limits
 from inbox.config import Config, redact_url
 from inbox.core.errors import DatabaseUnavailableError
 from inbox.core.logging import setup_logger
@@ -26,7 +26,7 @@ from inbox.pipeline.instances import Instance, this_owner
 from inbox.pipeline.registering import Registrar
 from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.rescuing import Rescuer, RetryPolicy
-from inbox.pipeline.runner import Closing, Intake, Rescuing, Timing
+from inbox.pipeline.runner import Closing, Intake, Rescuing
 from inbox.pipeline.settling import Settler
 from inbox.pipeline.summarising import Summariser
 from inbox.pipeline.watching import Watch
@@ -36,7 +36,6 @@ from inbox.service.narrating import narrator
 from inbox.service.server import ProbeServer
 from inbox.utils.clock import Bell, SystemClock
 
-SETTLE_SECONDS: Final = {"local": 2.0, "network": 5.0}
 SCAN_SECONDS: Final = {"local": 15.0, "network": 5.0}
 ONCE_SCAN_SECONDS: Final = 1.0
 
@@ -120,14 +119,7 @@ def compose(
     """Put the service together from plain values."""
     config, sessions, volume, clock = at_hand.config, at_hand.sessions, at_hand.volume, SystemClock()
     locality = locality_of(config)
-    lease_life = timedelta(seconds=config.lease_seconds)
-    batch_time = timedelta(seconds=config.batch_processing_timeout)
-    timing = Timing(
-        lease_life=lease_life,
-        damaged_grace=timedelta(seconds=config.damaged_grace_seconds),
-        batch_time=batch_time,
-        incomplete_after=timedelta(seconds=0 if once else config.incomplete_after_seconds),
-    )
+    timing = timing_of(config, once=once)
     scan_seconds = config.scan_interval_seconds or (ONCE_SCAN_SECONDS if once else SCAN_SECONDS[locality])
     reporter = Reporter(sessions, volume, clock, after_success=config.after_success)
     intake = Intake(
@@ -135,20 +127,15 @@ def compose(
         sessions=sessions,
         clock=clock,
         settler=Settler(
-            timedelta(seconds=config.settle_seconds or SETTLE_SECONDS[locality]),
+            quiet_of(config, locality),
             clock,
             trust_age=locality == "local",
             take_closed=locality == "local" and config.take_when_closed,
         ),
-        claimer=Claimer(sessions, clock, owner=instance.owner, life=lease_life),
+        claimer=Claimer(sessions, clock, owner=instance.owner, life=timing.lease_life),
         registrar=Registrar(sessions, clock, extracted_folder=config.storage_extracted_dir),
         reporter=reporter,
-        limits=Limits(
-            max_archive_bytes=config.max_archive_bytes,
-            max_member_bytes=config.max_member_bytes,
-            max_members=config.max_members,
-            max_compression_ratio=config.max_compression_ratio,
-        ),
+        limits=limits_of(config),
         timing=timing,
         emit=emit,
     )
@@ -156,7 +143,7 @@ def compose(
     rescuing = Rescuing(
         volume=volume,
         sessions=sessions,
-        rescuer=Rescuer(sessions, clock, policy, batch_time=batch_time),
+        rescuer=Rescuer(sessions, clock, policy, batch_time=timing.batch_time),
         instance=instance,
         timing=timing,
         emit=emit,
@@ -185,7 +172,7 @@ def compose(
         clock=clock,
         rhythm=Rhythm(
             timedelta(seconds=scan_seconds),
-            lease_life,
+            timing.lease_life,
             timedelta(seconds=config.shutdown_grace_seconds),
             shortest_scan=timedelta(seconds=SCAN_SECONDS["network"]),
         ),

@@ -1,0 +1,32 @@
+"""Plain values out of the settings, for the service and for whoever foresees what it does."""
+
+from datetime import timedelta
+from typing import Final
+
+from inbox.archives import Limits
+from inbox.config import Config
+from inbox.pipeline.runner import Timing
+
+SETTLE_SECONDS: Final = {"local": 2.0, "network": 5.0}
+
+
+def quiet_of(config: Config, locality: str) -> timedelta:
+    return timedelta(seconds=config.settle_seconds or SETTLE_SECONDS[locality])
+
+
+def timing_of(config: Config, *, once: bool = False) -> Timing:
+    return Timing(
+        lease_life=timedelta(seconds=config.lease_seconds),
+        damaged_grace=timedelta(seconds=config.damaged_grace_seconds),
+        batch_time=timedelta(seconds=config.batch_processing_timeout),
+        incomplete_after=timedelta(seconds=0 if once else config.incomplete_after_seconds),
+    )
+
+
+def limits_of(config: Config) -> Limits:
+    return Limits(
+        max_archive_bytes=config.max_archive_bytes,
+        max_member_bytes=config.max_member_bytes,
+        max_members=config.max_members,
+        max_compression_ratio=config.max_compression_ratio,
+    )
