@@ -220,7 +220,7 @@ def test_schema_is_upgraded(inbox, monkeypatch, tmp_path):
 
     assert (2, 0, 0) == (before.exit_code, upgraded.exit_code, after.exit_code)
     assert "inbox db upgrade" in before.stderr
-    assert "the schema is at revision 0001\n" == upgraded.output
+    assert "the schema is at revision 0002\n" == upgraded.output
 
 
 @pytest.fixture
@@ -302,7 +302,7 @@ def test_terminal_gets_tables(inbox, done, monkeypatch, capsys):
     """
     monkeypatch.setattr(screen.sys.stdout, "isatty", lambda: True, raising=False)
     screen.show_batches([], as_json=False)
-    screen._table(("name", "state"), [("a\x1b[2J", "failed")])
+    screen.table(("name", "state"), [("a\x1b[2J", "failed")])
     shown = capsys.readouterr().out
 
     assert "no batches yet" in shown

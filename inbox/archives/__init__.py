@@ -2,9 +2,11 @@
 Untrusted ZIP archives: is it whole, what would it make, and make just that.
 
 Judge first, write afterwards: `check_complete` is the gate's question, `plan_extraction` reads and judges the whole
-index, `extract_members` writes what the plan allows. Nothing here knows a database or a folder of the service.
+index, `extract_members` writes what the plan allows, `check_members` only decodes it. Nothing here knows a database or
+a folder of the service.
 """
 
+from inbox.archives.checking import check_members
 from inbox.archives.codepages import require_code_page
 from inbox.archives.completeness import Completeness, check_complete
 from inbox.archives.limits import Limits
@@ -19,6 +21,7 @@ __all__ = [
     "Limits",
     "Plan",
     "check_complete",
+    "check_members",
     "extract_members",
     "plan_extraction",
     "require_code_page",

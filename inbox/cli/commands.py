@@ -123,6 +123,24 @@ def retry(
 
 @app.command()
 @_explained
+def explain(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A drop's name in the uploads, or any path.")],
+    storage: Storage = None,
+    as_json: AsJson = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also decode every member, so that damage shows.")] = False,
+) -> None:
+    """Say why a file waits, is refused or is a duplicate; nothing is changed."""
+    from inbox.app.explaining import explain_file
+    from inbox.cli import explained
+
+    explanation = explain_file(_load(storage), file, deep=deep)
+    explained.show(explanation, as_json=as_json)
+    if not explanation.ruling.is_well:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+@_explained
 def check(storage: Storage = None, as_json: AsJson = False) -> None:
     """Look at settings, folders, database, file system and handlers: each finding with its mend."""
     from inbox.cli import screen

@@ -38,12 +38,12 @@ _OPEN_STATES: Final = ("pending", "processing", "retrying")
 def show_batches(batches: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     """Print the overview of batches."""
     if as_json:
-        _print_json({"batches": list(batches)})
+        print_json({"batches": list(batches)})
         return
     if not batches and sys.stdout.isatty():
         print("no batches yet: drop a ZIP into the uploads folder")
         return
-    _table(
+    table(
         ("batch", "drop", "state", "members", "success", "failed", "skipped", "waiting", "received"),
         [
             (
@@ -65,14 +65,14 @@ def show_batches(batches: Sequence[dict[str, Any]], *, as_json: bool) -> None:
 def show_batch(batch: dict[str, Any], *, as_json: bool) -> None:
     """Print one batch: its facts, then its failed files."""
     if as_json:
-        _print_json(batch)
+        print_json(batch)
         return
     facts = [(key, batch[key]) for key in _FACTS]
     facts += [(key, batch["statistics"][key]) for key in _COUNTS]
     facts += [("size_bytes", f"{batch['statistics']['size_bytes']:,}")]
-    _table(("what", "value"), [(key, "" if value is None else value) for key, value in facts])
+    table(("what", "value"), [(key, "" if value is None else value) for key, value in facts])
     if batch["failures"]:
-        _table(
+        table(
             ("doc_id", "path", "attempts", "error"),
             [
                 (item["doc_id"], item["path"], item["attempts"], f"{item['error_type']}: {item['error']}")
@@ -84,7 +84,7 @@ def show_batch(batch: dict[str, Any], *, as_json: bool) -> None:
 def show_retried(retried: "Retried", *, as_json: bool) -> None:
     """Print what an operator's retry has set in motion."""
     if as_json:
-        _print_json(asdict(retried))
+        print_json(asdict(retried))
     elif retried.archive_offered_again:
         print(f"{visible(retried.drop)} is back in the uploads and will be judged again")
     else:
@@ -94,17 +94,17 @@ def show_retried(retried: "Retried", *, as_json: bool) -> None:
 def show_findings(findings: "Sequence[Finding]", *, as_json: bool) -> None:
     """Print what `inbox check` found."""
     if as_json:
-        _print_json({"findings": [asdict(finding) for finding in findings]})
+        print_json({"findings": [asdict(finding) for finding in findings]})
         return
     rows = [(item.verdict, item.about, item.what, item.mend) for item in findings]
-    _table(("verdict", "about", "found", "what to do"), rows)
+    table(("verdict", "about", "found", "what to do"), rows)
 
 
 def show_config(config: "Config", *, as_json: bool) -> None:
     """Print the settings in force; on a terminal those that differ from the default stand out."""
     values = config.redacted()
     if as_json:
-        _print_json(values)
+        print_json(values)
         return
     for name, value in values.items():
         shown = ",".join(value) if isinstance(value, list) else "" if value is None else value
@@ -143,7 +143,7 @@ def progress_of(stream: TextIO, *, wanted: bool) -> "Iterator[Callable[[Sessions
         yield draw
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows as a table on a terminal, as tab-separated lines elsewhere; names never bring control characters."""
     cells = [[visible(str(cell)) for cell in row] for row in rows]
     if not sys.stdout.isatty():
@@ -157,13 +157,14 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
     console = Console()
     shown = [n for n, name in enumerate(header) if console.width >= _WIDE or name not in _FOR_WIDE_SCREENS]
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    grid = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
     for n in shown:
-        table.add_column(header[n], overflow="fold", no_wrap=header[n] not in _FOLDED)
+        grid.add_column(header[n], overflow="fold", no_wrap=header[n] not in _FOLDED)
     for row in cells:
-        table.add_row(*(Text(row[n], style=_COLOURS.get(row[n], "")) for n in shown))
-    console.print(table)
+        grid.add_row(*(Text(row[n], style=_COLOURS.get(row[n], "")) for n in shown))
+    console.print(grid)
 
 
-def _print_json(value: object) -> None:
+def print_json(value: object) -> None:
+    """Print a value for programs."""
     print(json.dumps(value, indent=2, ensure_ascii=True, default=str))
