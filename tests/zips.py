@@ -32,6 +32,8 @@ class Member:
     mode: int = REGULAR
     host: int = UNIX
     attributes: int = 0
+    version: int = 20
+    """Of the writer, and what a reader has to know."""
     extra: bytes = b""
     packed: bytes | None = None
     crc: int | None = None
@@ -95,6 +97,7 @@ def archive(
     before_index: bytes = b"",
     comment: bytes = b"",
     trailing: bytes = b"",
+    disks: int = 1,
     entries: int | None = None,
     index_size: int | None = None,
     index_offset: int | None = None,
@@ -110,8 +113,10 @@ def archive(
         out += member.before
         member.at = len(out) - len(prefix) + shift
         out += local_header(member) + member.packed
-        if member.flags & DESCRIPTOR_FLAG:
-            out += descriptor_of(member) if member.descriptor is None else member.descriptor
+        if member.descriptor is not None:
+            out += member.descriptor
+        elif member.flags & DESCRIPTOR_FLAG:
+            out += descriptor_of(member)
     out += before_index
     index_at = len(out) - len(prefix) + shift
     index = b"".join(central_header(member) for member in listed if member.is_listed)
@@ -124,7 +129,7 @@ def archive(
         wide = count if zip64_entries is None else zip64_entries
         out += struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, wide, wide, size, offset)
         if locator:
-            out += struct.pack("<4sLQL", b"PK\x06\x07", 0, record_at, 1)
+            out += struct.pack("<4sLQL", b"PK\x06\x07", 0, record_at, disks)
         out += struct.pack("<4s4H2LH", END, disk, disk, 0xFFFF, 0xFFFF, SENTINEL, SENTINEL, len(comment))
     else:
         out += struct.pack("<4s4H2LH", END, disk, disk, count, count, size, offset, len(comment))
@@ -144,7 +149,7 @@ def local_header(member: Member) -> bytes:
         struct.pack(
             "<4s5H3L2H",
             LOCAL,
-            45 if member.zip64 else 20,
+            45 if member.zip64 else member.version,
             told(member.local_flags, member.flags),
             told(member.local_method, member.method),
             0,
@@ -164,14 +169,15 @@ def central_header(member: Member) -> bytes:
     extra, size, packed_size = member.extra, member.size, member.packed_size
     offset = member.at if member.offset is None else member.offset
     if member.zip64:
-        extra += extra_field(1, struct.pack("<3Q", size, packed_size, offset))
+        disk = struct.pack("<L", 0) if member.disk == 0xFFFF else b""
+        extra += extra_field(1, struct.pack("<3Q", size, packed_size, offset) + disk)
         size = packed_size = offset = SENTINEL
     return (
         struct.pack(
             "<4s6H3L5H2L",
             CENTRAL,
-            member.host << 8 | 20,
-            20,
+            member.host << 8 | member.version,
+            member.version,
             member.flags,
             member.method,
             0,

@@ -7,6 +7,7 @@ configured, or by the one that all unmarked names of the archive together look l
 """
 
 import codecs
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -24,6 +25,8 @@ _LATIN: Final = ("cp850", "cp852", "cp857")
 """Of the same script as the default, so that they have to win clearly."""
 _LEAST_CONFIDENCE: Final = 0.008
 _CLEARLY: Final = dict.fromkeys(_OTHER_SCRIPTS, 2.0) | dict.fromkeys(_LATIN, 4.0)
+_HALVING: Final = ("cp932", "cp950")
+"""In these a backslash is the second half of common letters, so that they are likely where it follows a first half."""
 _SAMPLE_BYTES: Final = 64 * 1024
 _STATEFUL: Final = ("utf_7", "hz", "iso2022", "idna", "punycode", "unicode_escape", "raw_unicode_escape", "utf_8_sig")
 
@@ -83,9 +86,9 @@ def detect_code_page(names: Iterable[bytes]) -> tuple[str, float | None]:
     likely = {str(one["encoding"]): float(one["confidence"] or 0) for one in found}
     best = max(likely, key=likely.__getitem__)
     own = likely.get(DEFAULT, 0.0)
-    if best in _CLEARLY and likely[best] >= max(_LEAST_CONFIDENCE, _CLEARLY[best] * own):
-        return best, round(likely[best], 3)
-    return DEFAULT, round(own, 3)
+    if best not in _CLEARLY or likely[best] < max(_LEAST_CONFIDENCE, _CLEARLY[best] * own):
+        best = next((page for page in _HALVING if _explains_backslashes(sample, page)), DEFAULT)
+    return best, round(likely.get(best, 0.0), 3)
 
 
 def require_code_page(name: str) -> str:
@@ -118,6 +121,16 @@ def _is_utf8(raw: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _explains_backslashes(sample: bytes, page: str) -> bool:
+    """Say whether all of the sample reads as this code page, and backslashes in it turn out to be halves of letters."""
+    try:
+        text = sample.decode(page)
+    except UnicodeDecodeError:
+        return False
+    halved = [one for one in text if one != "\\" and one.encode(page).endswith(b"\\")]
+    return bool(halved) and all(unicodedata.category(one) == "Lo" for one in halved)
 
 
 def _up_to(most_bytes: int, names: Iterable[bytes]) -> Iterator[bytes]:

@@ -41,6 +41,8 @@ class Ending:
     index_at: int
     index_bytes: int
     entries: int
+    is_wide: bool
+    """A Zip64 record counts the entries; without one, macOS lets the count start again at 65,536."""
     prefix_bytes: int
     """Bytes before the archive's own beginning."""
     is_clean: bool
@@ -126,7 +128,7 @@ def _judge(source: Source, tail: bytes, tail_at: int, at_in_tail: int) -> Ending
         return None
     if disk or index_disk or entries_here != entries:
         raise refuse("MULTI_DISK", damaged=True)
-    return Ending(at, index_at, index_bytes, entries, prefix_bytes, is_clean)
+    return Ending(at, index_at, index_bytes, entries, zip64 is not None, prefix_bytes, is_clean)
 
 
 def _is_a_lie(source: Source, index_at: int | None, index_offset: int, prefix_bytes: int) -> bool:

@@ -31,7 +31,7 @@ from inbox.archives.records import (
 )
 from inbox.archives.source import Source
 
-_COMPARED_FLAGS: Final = HAS_DESCRIPTOR | IS_UTF8 | 1
+_COMPARED_FLAGS: Final = IS_UTF8 | 1
 _NO_HEADER: Final = "it has no local header where the directory says"
 _MARKER_BYTES: Final = 4
 _WIDE_BYTES: Final = 8
@@ -55,19 +55,23 @@ def locate_data(source: Source, ending: Ending, entries: Sequence[Entry]) -> lis
             raise refuse("HEADERS_DIFFER", _NO_HEADER, entry.shown, damaged=True)
         if entry.at > covered:
             _check_gap(source, covered, entry.at, is_start=covered == archive_at)
-        begin = _check_header(source, entry)
+        begin, is_streamed = _check_header(source, entry)
         data_at[entry.position] = begin
         covered = begin + entry.packed_bytes
         if covered > ending.index_at:
             raise refuse("OVERLAP", "it reaches into the central directory", entry.shown, damaged=True)
-        if entry.has_descriptor:
+        if is_streamed:
             covered += _descriptor_bytes(source, entry, covered, ending.index_at)
     _check_gap(source, covered, ending.index_at, is_start=covered == archive_at)
     return data_at
 
 
-def _check_header(source: Source, entry: Entry) -> int:
-    """Return where the data begins."""
+def _check_header(source: Source, entry: Entry) -> tuple[int, bool]:
+    """
+    Return where the data begins, and whether a descriptor follows it.
+
+    Several writers that stream (fflate before 0.7.2, camlzip) say the latter in the local header alone.
+    """
     header = source.peek(entry.at, LOCAL.size + len(entry.raw_name))
     if len(header) < LOCAL.size or header[:4] != LOCAL_SIGNATURE:
         raise refuse("HEADERS_DIFFER", _NO_HEADER, entry.shown, damaged=True)
@@ -77,20 +81,24 @@ def _check_header(source: Source, entry: Entry) -> int:
         raise refuse("HEADERS_DIFFER", "another name", entry.shown, damaged=True)
     if method != entry.method:
         raise refuse("HEADERS_DIFFER", "another method", entry.shown, damaged=True)
-    if (flags ^ entry.flags) & _COMPARED_FLAGS:
+    is_streamed = bool(flags & HAS_DESCRIPTOR)
+    if (flags ^ entry.flags) & _COMPARED_FLAGS or (entry.has_descriptor and not is_streamed):
         raise refuse("HEADERS_DIFFER", "other flags", entry.shown, damaged=True)
     if method == STORED and entry.packed_bytes != entry.size_bytes:
         raise refuse("SIZE_LIES", "stored, and of two sizes", entry.shown)
     extra_at = entry.at + LOCAL.size + name_bytes
     if SENTINEL_32 in {packed_bytes, size_bytes}:
-        packed_bytes, size_bytes = _wide_sizes(source.peek(extra_at, extra_bytes), packed_bytes, size_bytes, entry)
+        extra = source.peek(extra_at, extra_bytes)
+        packed_bytes, size_bytes = _wide_sizes(extra, packed_bytes, size_bytes, entry, is_streamed=is_streamed)
     told, true = (crc, packed_bytes, size_bytes), (entry.crc, entry.packed_bytes, entry.size_bytes)
-    if told != true and not (entry.has_descriptor and all(a in {0, b} for a, b in zip(told, true, strict=True))):
+    if told != true and not (is_streamed and all(a in {0, b} for a, b in zip(told, true, strict=True))):
         raise refuse("HEADERS_DIFFER", "another size or checksum", entry.shown, damaged=True)
-    return extra_at + extra_bytes
+    return extra_at + extra_bytes, is_streamed
 
 
-def _wide_sizes(extra: bytes, packed_bytes: int, size_bytes: int, entry: Entry) -> tuple[int, int]:
+def _wide_sizes(
+    extra: bytes, packed_bytes: int, size_bytes: int, entry: Entry, *, is_streamed: bool
+) -> tuple[int, int]:
     """Return the sizes of the local Zip64 field, which holds both (APPNOTE 4.5.3)."""
     try:
         fields = [content for kind, content in extra_fields(extra) if kind == ZIP64_FIELD]
@@ -99,7 +107,7 @@ def _wide_sizes(extra: bytes, packed_bytes: int, size_bytes: int, entry: Entry) 
     if len(fields) > 1:
         raise refuse("BAD_ZIP64", "two Zip64 fields", entry.shown)
     if not fields:
-        if entry.has_descriptor or (packed_bytes, size_bytes) == (entry.packed_bytes, entry.size_bytes):
+        if is_streamed or (packed_bytes, size_bytes) == (entry.packed_bytes, entry.size_bytes):
             return entry.packed_bytes, entry.size_bytes
         raise refuse("BAD_ZIP64", "a Zip64 field is missing", entry.shown)
     rest = fields[0]
@@ -119,7 +127,8 @@ def _descriptor_bytes(source: Source, entry: Entry, at: int, index_at: int) -> i
     """
     Return how long the data descriptor (APPNOTE 4.3.9) is: with a signature or without, with narrow sizes or wide.
 
-    None at all is taken where the local header has told everything and the next record follows at once.
+    None at all is taken where both headers promise one, the local header has told everything, and the next record
+    follows at once.
     """
     found = source.peek(at, min(_LONGEST_DESCRIPTOR, index_at - at))
     for signature in (DESCRIPTOR_SIGNATURE, b""):
@@ -129,7 +138,7 @@ def _descriptor_bytes(source: Source, entry: Entry, at: int, index_at: int) -> i
                 return len(expected)
     follows = source.peek(at, 4)
     header = LOCAL.unpack(source.read(entry.at, LOCAL.size))
-    if header[7] == entry.packed_bytes and (at == index_at or follows == LOCAL_SIGNATURE):
+    if entry.has_descriptor and header[7] == entry.packed_bytes and (at == index_at or follows == LOCAL_SIGNATURE):
         return 0
     raise refuse("DESCRIPTOR_DIFFERS", member=entry.shown, damaged=True)
 

@@ -73,7 +73,7 @@ def read_index(source: Source, ending: Ending, limits: Limits) -> list[Entry]:
     for record, variable in _records(source, ending):
         limits.check_count(len(entries) + 1, "members")
         entries.append(_entry(len(entries), record, variable, ending))
-    if len(entries) != ending.entries:
+    if ending.entries != (len(entries) if ending.is_wide else len(entries) % (SENTINEL_16 + 1)):
         raise refuse("INDEX_LIES", f"{len(entries):,} members listed, {ending.entries:,} announced", damaged=True)
     return entries
 

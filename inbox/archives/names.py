@@ -50,13 +50,15 @@ def safe_path(name: str) -> str:
     Return the member's path, `/`-separated, without a trailing one; empty for the entry of the packed folder itself.
 
     bsdtar (also as Windows' tar) and minizip begin every name with the "./" that they were given, so that one is left
-    out. Raises ArchiveRefusedError for names that no honest writer makes (they lead elsewhere, or would collide if they
+    out; Dropbox has an entry "/" for the folder.
+
+    Raises ArchiveRefusedError for names that no honest writer makes (they lead elsewhere, or would collide if they
     were cleaned), SkipMemberError for names that cannot be written.
     """
     if "\0" in name:
         raise refuse("NUL_IN_NAME", member=name)
     path = name.replace("\\", "/")
-    if path == _HERE:
+    if path in {_HERE, "/"}:
         return ""
     path = path.removeprefix(_HERE)
     if path.startswith("/") or _DRIVE.match(path):

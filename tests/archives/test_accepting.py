@@ -21,13 +21,21 @@ from zips import (
     archive,
     descriptor_of,
     extra_field,
+    opened,
     tree,
     unicode_path,
 )
 
-from inbox.archives import SKIPS
+from inbox.archives import SKIPS, Limits, plan_extraction
 
 TEXT = b"the same words again and again, " * 99
+
+
+def streamed_by_its_local_header() -> Member:
+    member = Member("a.txt", TEXT, local_flags=DESCRIPTOR_FLAG, local_crc=0, local_size=0, local_packed_size=0)
+    member.descriptor = descriptor_of(member)
+    return member
+
 
 HONEST = {
     "deflated": Member("a.txt", TEXT),
@@ -41,6 +49,7 @@ HONEST = {
     "streamed, sizes known": Member(
         "a.txt", TEXT, flags=DESCRIPTOR_FLAG, local_size=len(TEXT), local_packed_size=len(Member("a", TEXT).packed)
     ),
+    "streamed, as the local header alone says": streamed_by_its_local_header(),
     "Zip64": Member("a.txt", TEXT, zip64=True),
     "Zip64 streamed": Member("a.txt", TEXT, flags=DESCRIPTOR_FLAG, zip64=True),
     "times in extra fields": Member("a.txt", TEXT, extra=extra_field(0x5455, bytes(5))),
@@ -61,6 +70,9 @@ HONEST = {
     "wide space": Member("日本\u3000語.txt", TEXT),
     "UTF-8 without the mark": Member("größe.txt".encode(), TEXT),
     "code page 437": Member("größe.txt".encode("cp437"), TEXT),
+    "Japanese code page": Member("予定表".encode("cp932"), TEXT),
+    "Chinese code page": Member("許功/蓋".encode("cp950"), TEXT),
+    "code page 437, backslashes": Member("menü\\größe\\a.txt".encode("cp437"), TEXT),
     "Unicode path": Member(b"gr__e.txt", TEXT, extra=unicode_path("größe.txt", b"gr__e.txt")),
     "Unicode path for another name": Member(b"a.txt", TEXT, extra=unicode_path("b.txt", b"c.txt")),
     "Unicode path of another version": Member(b"a.txt", TEXT, extra=unicode_path("b.txt", b"a.txt", version=2)),
@@ -78,6 +90,9 @@ NAMES = {
     "wide space": "日本\u3000語.txt",
     "UTF-8 without the mark": "größe.txt",
     "code page 437": "größe.txt",
+    "code page 437, backslashes": "menü/größe/a.txt",
+    "Japanese code page": "予定表",
+    "Chinese code page": "許功/蓋",
     "Unicode path": "größe.txt",
 }
 
@@ -171,10 +186,22 @@ def test_every_form_of_descriptor_is_taken(unpack, descriptor):
         archive([Member("a/", b"", STORED, mode=FOLDER), Member("a/b/", b"", STORED, mode=0)]),
         archive([Member("a/b/", b"", STORED, mode=FOLDER), Member("a/b/", b"", STORED, mode=FOLDER)]),
         archive([Member("./", b"", STORED, mode=FOLDER), Member("./a/", b"", STORED, mode=FOLDER)]),
+        archive([Member("/", b"", flags=DESCRIPTOR_FLAG, mode=FOLDER), Member("a/", b"", STORED, mode=FOLDER)]),
+        archive([Member("表/".encode("cp932"), b"", STORED, host=0, mode=0)]),
         archive([Member("a/b", b"", STORED, mode=FOLDER)]),
         archive([Member("a/b", b"", STORED, host=0, mode=0, attributes=0x10)]),
     ],
-    ids=["empty", "comment alone", "folders", "folder twice", "packed folder", "by its mode", "by its attribute"],
+    ids=[
+        "empty",
+        "comment alone",
+        "folders",
+        "folder twice",
+        "packed folder",
+        "root folder",
+        "Japanese folder",
+        "by its mode",
+        "by its attribute",
+    ],
 )
 def test_archive_without_files_is_taken(unpack, data):
     """
@@ -231,6 +258,19 @@ def test_more_than_65535_members_are_read(unpack):
     wide, _ = unpack(archive([*members, "one more"], zip64_end=True))
 
     assert (65_535, 65_536) == (extraction.members, wide.members)
+
+
+@pytest.mark.parametrize("announced", [0, 7])
+def test_count_that_started_again_is_read(tmp_path, announced):
+    """
+    The narrow count of macOS starts again at 65,536, and all members are there nonetheless.
+    """
+    members = [Member(f"{n}", b"", STORED) for n in range(65_536 + announced)]
+
+    with opened(tmp_path, archive(members, entries=announced)) as fd:
+        plan = plan_extraction(fd, Limits())
+
+    assert 65_536 + announced == len(plan.files)
 
 
 def test_streams_are_read_to_their_end(unpack):

@@ -71,6 +71,18 @@ def test_second_byte_of_a_character_is_no_separator(plan):
     assert ["表/予定表", "ソ.txt"] == names_of(made)
 
 
+@pytest.mark.parametrize(("name", "page"), [("表", "cp932"), ("ソ/能", "cp932"), ("許", "cp950")])
+def test_backslash_behind_a_first_half_makes_its_page_likely(plan, name, page):
+    """
+    Where there is too little to go by, a backslash that would make half a letter tells; in Latin names it separates.
+    """
+    made = plan([Member(name.encode(page))])
+    latin = plan([Member("café\\menü.txt".encode("cp437"))])
+
+    assert [name] == names_of(made)
+    assert ["café/menü.txt"] == names_of(latin)
+
+
 def test_unmarked_utf8_is_utf8(plan):
     """
     Names that read as UTF-8 are that, marked or not, whatever code page is set; nothing about them needs keeping.
