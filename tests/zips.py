@@ -33,7 +33,9 @@ class Member:
     host: int = UNIX
     attributes: int = 0
     version: int = 20
-    """Of the writer, and what a reader has to know."""
+    """Of the format that the writer knows."""
+    needed: int = 20
+    """The version of the format that a reader has to know."""
     extra: bytes = b""
     packed: bytes | None = None
     crc: int | None = None
@@ -149,7 +151,7 @@ def local_header(member: Member) -> bytes:
         struct.pack(
             "<4s5H3L2H",
             LOCAL,
-            45 if member.zip64 else member.version,
+            45 if member.zip64 else member.needed,
             told(member.local_flags, member.flags),
             told(member.local_method, member.method),
             0,
@@ -177,7 +179,7 @@ def central_header(member: Member) -> bytes:
             "<4s6H3L5H2L",
             CENTRAL,
             member.host << 8 | member.version,
-            member.version,
+            member.needed,
             member.flags,
             member.method,
             0,
