@@ -70,7 +70,7 @@ def _check_header(source: Source, entry: Entry) -> tuple[int, bool]:
     """
     Return where the data begins, and whether a descriptor follows it.
 
-    Several writers that stream (fflate before 0.7.2, camlzip) say the latter in the local header alone.
+    Several writers that stream (fflate 0.7.1, yazl 1, camlzip) say the latter in the local header alone.
     """
     header = source.peek(entry.at, LOCAL.size + len(entry.raw_name))
     if len(header) < LOCAL.size or header[:4] != LOCAL_SIGNATURE:

@@ -1,7 +1,9 @@
 """What the archive libraries of eight languages write of a small tree is taken: every name and every byte of it."""
 
+from dataclasses import replace
+
 import pytest
-from packing import RIGS, TREE, Writer, named
+from packing import FILES_ALONE, RIGS, TREE, Writer, named
 
 EMPTY: dict[str, bytes | None] = {}
 FOLDERS = {"a": None, "a/b": None, "c": None}
@@ -105,6 +107,11 @@ LIBRARIES = (
     *(javascript("fflate", variant) for variant in ("stored", "streamed")),
     *(javascript("@zip.js/zip.js", variant) for variant in ("stored", "zip64", "seekable", "unsigned", "unix")),
     javascript("client-zip", "sized"),
+    javascript("jszip-old", "deflated"),
+    *(javascript("archiver-old", variant) for variant in ("buffers", "streams", "zip64")),
+    *(replace(javascript("yazl-old", variant), tree=FILES_ALONE) for variant in ("files", "streams")),
+    javascript("adm-zip-old", "plain"),
+    *(javascript("fflate-old", variant) for variant in ("plain", "streamed")),
     *(
         perl("IO::Compress::Zip", variant)
         for variant in ("seekable", "streamed", "stored", "zip64", "zip64-streamed", "bzip2")

@@ -1,4 +1,4 @@
-// Packs a folder: archivewriter.mjs LIBRARY[:VARIANT] SOURCE OUT.
+// Packs a folder: archivewriter.mjs LIBRARY:VARIANT SOURCE OUT. LIBRARY-old is an earlier release of the same library.
 import fs from "node:fs";
 import path from "node:path";
 import { Readable } from "node:stream";
@@ -6,6 +6,7 @@ import { pipeline } from "node:stream/promises";
 
 const [kind, source, out] = process.argv.slice(2);
 const [library, variant] = kind.split(":");
+const load = () => import(library);
 const entries = fs
   .readdirSync(source, { recursive: true, withFileTypes: true })
   .map((entry) => {
@@ -18,7 +19,7 @@ const entries = fs
 
 const writers = {
   async jszip() {
-    const { default: JSZip } = await import("jszip");
+    const { default: JSZip } = await load();
     const archive = new JSZip();
     for (const { name, isFolder, content } of entries) {
       if (isFolder) archive.folder(name);
@@ -28,7 +29,8 @@ const writers = {
     if (variant === "unix") options.platform = "UNIX";
     if (variant === "commented") options.comment = "größe";
     if (variant !== "streamed") {
-      fs.writeFileSync(out, await archive.generateAsync({ type: "nodebuffer", ...options }));
+      const whole = { type: "nodebuffer", ...options };
+      fs.writeFileSync(out, archive.generateAsync ? await archive.generateAsync(whole) : archive.generate(whole));
       return;
     }
     const stream = archive.generateNodeStream({ streamFiles: true, ...options });
@@ -36,12 +38,13 @@ const writers = {
   },
 
   async archiver() {
-    const { ZipArchive } = await import("archiver");
-    const archive = new ZipArchive({
+    const { ZipArchive, default: create } = await load();
+    const options = {
       store: variant === "stored",
       forceZip64: variant === "zip64",
       comment: variant === "commented" ? "größe" : "",
-    });
+    };
+    const archive = ZipArchive ? new ZipArchive(options) : create("zip", options);
     const done = pipeline(archive, fs.createWriteStream(out));
     for (const { name, file, isFolder, content } of entries) {
       if (isFolder) archive.append(content, { name: `${name}/`, type: "directory" });
@@ -53,12 +56,12 @@ const writers = {
   },
 
   async yazl() {
-    const { default: yazl } = await import("yazl");
+    const { default: yazl } = await load();
     const archive = new yazl.ZipFile();
     const zip64 = { forceZip64Format: variant === "zip64" };
     for (const { name, file, isFolder, content } of entries) {
-      const options = { compress: variant !== "stored", ...zip64 };
-      if (isFolder) archive.addEmptyDirectory(name);
+      const options = { compress: variant !== "stored", mtime: new Date(0), mode: 0o100644, ...zip64 };
+      if (isFolder) archive.addEmptyDirectory?.(name); // unknown to 1.1.0
       else if (variant === "buffers") archive.addBuffer(content, name, options);
       else if (variant === "streams") archive.addReadStream(fs.createReadStream(file), name, options);
       else archive.addFile(file, name, options);
@@ -68,7 +71,7 @@ const writers = {
   },
 
   async "adm-zip"() {
-    const { default: AdmZip } = await import("adm-zip");
+    const { default: AdmZip } = await load();
     const archive = new AdmZip();
     for (const { name, isFolder, content } of entries) {
       archive.addFile(isFolder ? `${name}/` : name, content, variant === "commented" ? "größe" : "");
@@ -78,7 +81,7 @@ const writers = {
   },
 
   async fflate() {
-    const { Zip, ZipDeflate, ZipPassThrough, zipSync } = await import("fflate");
+    const { Zip, ZipDeflate, ZipPassThrough, zipSync } = await load();
     if (variant !== "streamed") {
       const named = entries.map(({ name, isFolder, content }) => [isFolder ? `${name}/` : name, content]);
       fs.writeFileSync(out, zipSync(Object.fromEntries(named), { level: variant === "stored" ? 0 : 6 }));
@@ -100,7 +103,7 @@ const writers = {
   },
 
   async "@zip.js/zip.js"() {
-    const { ZipWriter, Uint8ArrayReader, Uint8ArrayWriter, configure } = await import("@zip.js/zip.js");
+    const { ZipWriter, Uint8ArrayReader, Uint8ArrayWriter, configure } = await load();
     configure({ useWebWorkers: false });
     const options = {
       plain: {},
@@ -119,7 +122,7 @@ const writers = {
   },
 
   async "client-zip"() {
-    const { downloadZip, makeZip } = await import("client-zip");
+    const { downloadZip, makeZip } = await load();
     const files = entries.map(({ name, isFolder, content }) =>
       isFolder ? { name: `${name}/` } : { name, input: content },
     );
@@ -128,4 +131,4 @@ const writers = {
   },
 };
 
-await writers[library]();
+await writers[library.replace(/-old$/, "")]();
