@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,21 @@ def test_verdict_stands_on_the_first_line(inbox, house):
     assert first_line(results["new.zip.part"]).startswith("would be left alone: a name like this")
 
 
+def test_signal_of_a_writer_that_comes_meanwhile_is_ignored(inbox, house):
+    """
+    The kernel's signal to whoever judges a file that somebody just then opens, which would end the process, is ignored.
+    """
+    house.drop()
+    before = signal.signal(signal.SIGIO, signal.SIG_DFL)
+    try:
+        inbox("drop.zip")
+        during = signal.getsignal(signal.SIGIO)
+    finally:
+        signal.signal(signal.SIGIO, before)
+
+    assert signal.SIG_IGN == during
+
+
 def test_missing_file_is_one_clear_line(inbox):
     """
     A file that is not there ends with 2 and one line that says where to look.
@@ -151,11 +167,18 @@ def test_hostile_names_cannot_steer_the_terminal(inbox, house):
     Control characters in names of files and members are shown as escapes.
     """
     house.drop("a\x1b[2J\n.zip", archive([Member("x\x1b[2J"), Member(b"a\0\x1b[2J")]))
-    result = inbox("a\x1b[2J\n.zip")
+    house.drop("b\x1b[2J.zip")
+    refused = inbox("a\x1b[2J\n.zip")
+    house.take()
+    house.work()
+    house.closing.round()
+    known = inbox(house.drop("again.zip"))
 
-    assert "NUL_IN_NAME" in first_line(result)
-    assert "\x1b" not in result.output
-    assert "\\x1b[2J\\n.zip" in result.output
+    assert "NUL_IN_NAME" in first_line(refused)
+    assert "is a duplicate of batch" in first_line(known)
+    assert "\x1b" not in refused.output + known.output
+    assert "\\x1b[2J\\n.zip" in refused.output
+    assert "(b\\x1b[2J.zip, " in first_line(known)
 
 
 def test_nothing_changes(inbox, house, tmp_path):
@@ -251,10 +274,13 @@ def test_question_does_not_disturb_a_running_service(tmp_path):
     storage = Storage(tmp_path / "shared")
     with storage.service():
         storage.drop("a.zip", ["a.txt"])
-        asked = [storage.run("explain", "a.zip").returncode for _ in range(3)]
+        asked = [storage.run("explain", "a.zip") for _ in range(3)]
         receipt = storage.wait_for_receipt("a.zip")
         after = storage.run("explain", str(storage.base / "processed" / "a.zip"), "--json")
 
     assert "completed" == receipt["state"]
-    assert set(asked) <= {0, 1, 2}
+    assert [] == [
+        result.stderr for result in asked if result.returncode not in {0, 1, 2} or "Traceback" in result.stderr
+    ]
+    assert 1 == len(storage.receipts())
     assert ("duplicate", "") == (json.loads(after.stdout)["verdict"], json.loads(after.stdout)["database"])

@@ -227,13 +227,14 @@ def test_lock_that_is_looked_at_can_be_taken(house):
 
 def test_drop_being_unpacked_waits_for_its_owner(house, explain):
     """
-    While a drop is unpacked it waits, and so does another one of the same content; who has the lease is told.
+    While a drop is unpacked, and locked, it waits for who has the lease, and so does another one of the same content.
     """
     path = house.drop()
     house.drop("again.zip")
     house.clock.go_on(60)
     claim(house, path)
-    own, other = explain("drop.zip"), explain("again.zip")
+    with locked(house.volume.locks, "drop.zip"):
+        own, other = explain("drop.zip"), explain("again.zip")
 
     assert [(Verdict.WAITS, "UNDER_WAY")] * 2 == [told(own), told(other)]
     assert house.owner == own.facts.known.lease_owner
