@@ -19,7 +19,7 @@ from inbox.database.connection import get_session
 from inbox.database.models import FileExtraction
 from inbox.utils.volume import Volume
 
-COMMANDS = ("run", "status", "retry", "check", "config", "logs", "db")
+COMMANDS = ("run", "status", "retry", "explain", "check", "config", "logs", "db")
 
 
 @pytest.fixture
