@@ -64,8 +64,6 @@ def safe_path(name: str) -> str:
     if path.startswith("/") or _DRIVE.match(path):
         raise refuse("ABSOLUTE_PATH", member=name)
     path = path.removesuffix("/")
-    if not path:
-        raise SkipMemberError("EMPTY_NAME")
     parts = path.split("/")
     for part in parts:
         if part in {"", ".", ".."}:
