@@ -65,9 +65,10 @@ def find_ending(source: Source) -> Ending | None:
     tail = source.read(tail_at, source.size - tail_at)
     found: Ending | None = None
     refusal: ArchiveRefusedError | None = None
+    padded_from = len(tail.rstrip(b"\0"))
     for at in _candidates(tail):
         try:
-            ending = _judge(source, tail, tail_at, at)
+            ending = _judge(source, tail, tail_at, at, padded_from)
         except ArchiveRefusedError as error:
             refusal = refusal or error
             continue
@@ -96,14 +97,15 @@ def _candidates(tail: bytes) -> Iterator[int]:
         at = tail.rfind(END_SIGNATURE, 0, at)
 
 
-def _judge(source: Source, tail: bytes, tail_at: int, at_in_tail: int) -> Ending | None:
+def _judge(source: Source, tail: bytes, tail_at: int, at_in_tail: int, padded_from: int) -> Ending | None:
+    """Return the ending if the record describes one; `padded_from` is where in the tail only zeros follow."""
     _, disk, index_disk, entries_here, entries, index_bytes, index_offset, comment_bytes = END.unpack_from(
         tail, at_in_tail
     )
     behind = at_in_tail + END.size + comment_bytes
     if behind > len(tail):  # its comment is not there, or not yet
         return None
-    is_clean = not tail[behind:].strip(b"\0")
+    is_clean = behind >= padded_from
     at = tail_at + at_in_tail
     index_end = at
     wants_zip64 = SENTINEL_16 in {disk, index_disk, entries_here, entries} or SENTINEL_32 in {index_bytes, index_offset}

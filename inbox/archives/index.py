@@ -69,6 +69,7 @@ def read_index(source: Source, ending: Ending, limits: Limits) -> list[Entry]:
     encrypted members or parts on other disks, or more members than are allowed.
     """
     limits.check_count(ending.entries, "members")
+    limits.check_names(ending.index_bytes, "a central directory")
     entries: list[Entry] = []
     for record, variable in _records(source, ending):
         limits.check_count(len(entries) + 1, "members")

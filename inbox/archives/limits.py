@@ -8,6 +8,9 @@ from inbox.archives.reasons import refuse
 GIB: Final = 1024**3
 HONEST_BYTES: Final = 256 * 1024**2
 """Up to here any ratio is honest: small archives compress very well."""
+_NAME_LENGTH: Final = 512
+"""Bytes that one member takes in the central directory: 46, its path, extra fields and comment; mostly below 200."""
+_LEAST_NAMES_LENGTH: Final = 16 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,12 @@ class Limits:
         """Raise ArchiveRefusedError when an archive has more members (or folders) than it may."""
         if count > self.max_members:
             raise refuse("TOO_MANY_MEMBERS", f"{count:,} {what}, {self.max_members:,} are allowed")
+
+    def check_names(self, length: int, what: str) -> None:
+        """Raise ArchiveRefusedError when names (and what goes with them) take more memory than so many members need."""
+        allowed = max(self.max_members * _NAME_LENGTH, _LEAST_NAMES_LENGTH)
+        if length > allowed:
+            raise refuse("TOO_MANY_MEMBERS", f"{what} of {length:,} bytes, {allowed:,} are allowed")
 
     def check_member(self, size_bytes: int, name: str) -> None:
         """Raise ArchiveRefusedError when one member is larger than it may be."""

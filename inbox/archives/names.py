@@ -58,6 +58,8 @@ def safe_path(name: str) -> str:
     if "\0" in name:
         raise refuse("NUL_IN_NAME", member=name)
     path = name.replace("\\", "/")
+    if not path:
+        raise SkipMemberError("EMPTY_NAME")
     if path in {_HERE, "/"}:
         return ""
     path = path.removeprefix(_HERE)

@@ -20,6 +20,7 @@ class Tree:
         self._names: set[str] = set()
         self._links: set[str] = set()
         self.folders: set[str] = set()
+        self._folders_length = 0
 
     def add_file(self, path: str) -> None:
         """Add a member that is a file, written or skipped."""
@@ -60,5 +61,7 @@ class Tree:
         """Add a folder and those above it; implied ones count too, since each costs an inode."""
         while path != _ROOT and path not in self.folders:
             self.folders.add(path)
+            self._folders_length += len(path)
             path = path.rpartition("/")[0]
         self._limits.check_count(len(self.folders) + len(self._names), "members and folders")
+        self._limits.check_names(self._folders_length, "paths of folders")
