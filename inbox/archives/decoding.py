@@ -114,7 +114,7 @@ def decoded(
         return
     pieces = _packed_pieces(source, data_at, packed_bytes)
     decompressor, first = _start(method, pieces, name)
-    yield from _bounded(decompressor, first, pieces, size_bytes, name)
+    yield from _bounded(decompressor, first, pieces, size_bytes, name, has_end=method != LZMA)
 
 
 def decode_whole(data: bytes, size_bytes: int, method: int, name: str) -> bytes:
@@ -131,7 +131,7 @@ def decode_whole(data: bytes, size_bytes: int, method: int, name: str) -> bytes:
             raise refuse("BAD_DATA", str(error), name, damaged=True) from error
     pieces = iter((data,))
     decompressor, first = _start(method, pieces, name)
-    return b"".join(_bounded(decompressor, first, pieces, size_bytes, name))
+    return b"".join(_bounded(decompressor, first, pieces, size_bytes, name, has_end=method != LZMA))
 
 
 def _packed_pieces(source: Source, data_at: int, packed_bytes: int) -> Iterator[bytes]:
@@ -162,8 +162,9 @@ def _start(method: int, pieces: Iterator[bytes], name: str) -> tuple[Decompresso
 
 
 def _bounded(
-    decompressor: Decompressor, first: bytes, pieces: Iterator[bytes], size_bytes: int, name: str
+    decompressor: Decompressor, first: bytes, pieces: Iterator[bytes], size_bytes: int, name: str, *, has_end: bool
 ) -> Iterator[bytes]:
+    """Yield the content; a stream that has no end marker, as LZMA may leave it out, ends where the member does."""
     left = size_bytes
     packed: bytes | None = first or next(pieces, None)
     while packed is not None and not decompressor.eof:
@@ -179,11 +180,5 @@ def _bounded(
         packed = next(pieces, None) if decompressor.needs_input else b""
     if left:
         raise refuse("SIZE_LIES" if decompressor.eof else "BAD_DATA", f"{left:,} bytes are missing", name, damaged=True)
-    _check_the_end(decompressor, pieces, name)
-
-
-def _check_the_end(decompressor: Decompressor, pieces: Iterator[bytes], name: str) -> None:
-    """A stream without an end marker, as LZMA has it, ends where the member does; others have to say so."""
-    is_open = not decompressor.eof and not isinstance(decompressor, lzma.LZMADecompressor)
-    if is_open or decompressor.unused_data or next(pieces, b""):
+    if (has_end and not decompressor.eof) or decompressor.unused_data or next(pieces, b""):
         raise refuse("BAD_DATA", "the stream does not end where the member does", name, damaged=True)

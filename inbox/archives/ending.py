@@ -6,7 +6,7 @@ directory that ends just where the record (or its Zip64 companion) stands. A cop
 archive has an end record too, that of the inner one; its offsets betray it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -111,11 +111,8 @@ def _judge(source: Source, tail: bytes, tail_at: int, at_in_tail: int, padded_fr
     wants_zip64 = SENTINEL_16 in {disk, index_disk, entries_here, entries} or SENTINEL_32 in {index_bytes, index_offset}
     zip64 = _zip64(source, at)
     if zip64 is not None:
-        index_end, values = zip64
-        told = (disk, index_disk, entries_here, entries, index_bytes, index_offset)
-        for small, large, sentinel in zip(told, values, (SENTINEL_16,) * 4 + (SENTINEL_32,) * 2, strict=True):
-            if small not in {large, sentinel}:
-                raise refuse("BAD_ZIP64", "the two end records differ", damaged=True)
+        index_end, record_offset, values = zip64
+        _compare((disk, index_disk, entries_here, entries, index_bytes, index_offset), values)
         disk, index_disk, entries_here, entries, index_bytes, index_offset = values
     elif wants_zip64 and index_offset + index_bytes != at:  # 65,535 members are no sentinel when everything else fits
         if is_clean and begins_like_an_archive(source):
@@ -128,9 +125,17 @@ def _judge(source: Source, tail: bytes, tail_at: int, at_in_tail: int, padded_fr
         if is_clean and _is_a_lie(source, index_at if stands_there else None, index_offset, prefix_bytes):
             raise refuse("INDEX_LIES", damaged=True)
         return None
+    if zip64 is not None and record_offset + prefix_bytes != index_end:
+        raise refuse("BAD_ZIP64", "the locator leads elsewhere", damaged=True)
     if disk or index_disk or entries_here != entries:
         raise refuse("MULTI_DISK", damaged=True)
     return Ending(at, index_at, index_bytes, entries, zip64 is not None, prefix_bytes, is_clean)
+
+
+def _compare(narrow: Sequence[int], wide: Sequence[int]) -> None:
+    for small, large, sentinel in zip(narrow, wide, (SENTINEL_16,) * 4 + (SENTINEL_32,) * 2, strict=True):
+        if small not in {large, sentinel}:
+            raise refuse("BAD_ZIP64", "the two end records differ", damaged=True)
 
 
 def _is_a_lie(source: Source, index_at: int | None, index_offset: int, prefix_bytes: int) -> bool:
@@ -150,24 +155,30 @@ def _is_a_lie(source: Source, index_at: int | None, index_offset: int, prefix_by
     return offset != SENTINEL_32 and source.peek(prefix_bytes + offset, 4) != LOCAL_SIGNATURE
 
 
-def _zip64(source: Source, end_at: int) -> tuple[int, tuple[int, int, int, int, int, int]] | None:
+def _zip64(source: Source, end_at: int) -> tuple[int, int, tuple[int, int, int, int, int, int]] | None:
     """
-    Return where the Zip64 end record stands, and its values, if there is one.
+    Return where the Zip64 end record stands, where its locator says so, and its values, if there is one.
 
-    A locator is believed only if it leads to a record that ends where the locator stands: its four signature bytes may
-    occur by chance.
+    A locator's four signature bytes may occur by chance; not so with a record's signature where it leads, or right
+    before it (where the record is if something is prepended). That record has to end where the locator stands: some
+    readers look at the one place, some at the other, and few at its size.
     """
     locator_at = end_at - LOCATOR.size
     if locator_at < END64.size:
         return None
-    signature, _, record_offset, _ = LOCATOR.unpack(source.read(locator_at, LOCATOR.size))
+    signature, disk, record_offset, disks = LOCATOR.unpack(source.read(locator_at, LOCATOR.size))
     if signature != LOCATOR_SIGNATURE:
         return None
-    for record_at in {locator_at - END64.size, record_offset}:  # the first: where it is if something is prepended
+    found = None
+    for record_at in {locator_at - END64.size, record_offset}:
         if not 0 <= record_at <= locator_at - END64.size:
             continue
         signature, size, _, _, *values = END64.unpack(source.read(record_at, END64.size))
-        if signature == END64_SIGNATURE and record_at + 12 + size == locator_at and size >= _END64_SIZE_COUNTED:
-            disk, index_disk, entries_here, entries, index_bytes, index_offset = values
-            return record_at, (disk, index_disk, entries_here, entries, index_bytes, index_offset)
-    return None
+        if signature != END64_SIGNATURE:
+            continue
+        if found is not None or size < _END64_SIZE_COUNTED or record_at + 12 + size != locator_at:
+            raise refuse("BAD_ZIP64", "more than one end record could be meant", damaged=True)
+        found = record_at, record_offset, tuple(values)
+    if found is not None and (disk or disks > 1):
+        raise refuse("MULTI_DISK", damaged=True)
+    return found

@@ -7,31 +7,38 @@ between others.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from operator import attrgetter
 from struct import Struct
 from typing import Final
 
 from inbox.archives.ending import Ending
 from inbox.archives.index import Entry
+from inbox.archives.names import unicode_name
 from inbox.archives.reasons import refuse
 from inbox.archives.records import (
     DESCRIPTOR,
     DESCRIPTOR64,
     DESCRIPTOR_SIGNATURE,
+    ENCRYPTED,
     HAS_DESCRIPTOR,
     IS_UTF8,
     LOCAL,
     LOCAL_SIGNATURE,
+    MASKED,
+    PATCHED,
     SENTINEL_32,
     SPANNED_MARKERS,
     STORED,
+    STRONGLY_ENCRYPTED,
+    UNICODE_PATH_FIELD,
     ZIP64_FIELD,
     MalformedFieldError,
     extra_fields,
 )
 from inbox.archives.source import Source
 
-_COMPARED_FLAGS: Final = IS_UTF8 | 1
+_COMPARED_FLAGS: Final = ENCRYPTED | PATCHED | STRONGLY_ENCRYPTED | IS_UTF8 | MASKED
 _NO_HEADER: Final = "it has no local header where the directory says"
 _MARKER_BYTES: Final = 4
 _WIDE_BYTES: Final = 8
@@ -90,10 +97,23 @@ def _check_header(source: Source, entry: Entry) -> tuple[int, bool]:
     if SENTINEL_32 in {packed_bytes, size_bytes}:
         extra = source.peek(extra_at, extra_bytes)
         packed_bytes, size_bytes = _wide_sizes(extra, packed_bytes, size_bytes, entry, is_streamed=is_streamed)
+    if extra_bytes:
+        _check_unicode_path(source.peek(extra_at, extra_bytes), entry)
     told, true = (crc, packed_bytes, size_bytes), (entry.crc, entry.packed_bytes, entry.size_bytes)
     if told != true and not (is_streamed and all(a in {0, b} for a, b in zip(told, true, strict=True))):
         raise refuse("HEADERS_DIFFER", "another size or checksum", entry.shown, damaged=True)
     return extra_at + extra_bytes, is_streamed
+
+
+def _check_unicode_path(extra: bytes, entry: Entry) -> None:
+    """Refuse a name for readers that walk the archive which is not the one in the directory."""
+    names = []
+    with suppress(MalformedFieldError):  # what stands behind the fault is read by nobody
+        for kind, content in extra_fields(extra):
+            if kind == UNICODE_PATH_FIELD:
+                names.append(unicode_name(content, entry.raw_name))
+    if any(name is not None and name != entry.name for name in names):
+        raise refuse("HEADERS_DIFFER", "another name in a Unicode path field", entry.shown, damaged=True)
 
 
 def _wide_sizes(

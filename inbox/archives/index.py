@@ -29,6 +29,9 @@ from inbox.archives.source import PIECE_BYTES, Source
 
 _BIGGEST_ENTRY: Final = CENTRAL.size + 3 * 0xFFFF
 _DOS_DIRECTORY: Final = 0x10
+_DOS_HOSTS: Final = frozenset({0, 11, 14})
+"""Those for whom readers take the attribute's word: DOS, NTFS, VFAT (APPNOTE 4.4.2)."""
+_MOST_BYTES: Final = 2**63 - 1
 
 
 @dataclass(slots=True)
@@ -111,17 +114,19 @@ def _entry(position: int, record: tuple[int, ...], variable: bytes, ending: Endi
         zip64, unicode_path = _known_fields(extra, raw)
         size_bytes, packed_bytes, at, disk = _widened(zip64, size_bytes, packed_bytes, at, disk, raw)
         if unicode_path is not None:
+            if (is_utf8 and unicode_path != raw) or unicode_path.endswith(b"/") != raw.endswith(b"/"):
+                raise refuse("BAD_EXTRA_FIELD", "a Unicode path that contradicts the name", shown_name(raw))
             name, is_utf8 = unicode_path, True
     elif SENTINEL_32 in {size_bytes, packed_bytes, at} or disk == SENTINEL_16:
         raise refuse("BAD_ZIP64", "a Zip64 field is missing", shown_name(raw))
     if disk:
         raise refuse("MULTI_DISK", member=shown_name(raw))
     mode = attributes >> 16
-    if made_by >> 8 not in UNIX_HOSTS and not stat.S_ISLNK(mode):  # some readers make links whatever the host says
+    host = made_by >> 8
+    if host not in UNIX_HOSTS and not stat.S_ISLNK(mode):  # some readers make links whatever the host says
         mode = 0
-    is_directory = name.endswith(b"/") or (
-        not size_bytes and (stat.S_ISDIR(mode) or (not stat.S_IFMT(mode) and bool(attributes & _DOS_DIRECTORY)))
-    )
+    has_attribute = bool(attributes & _DOS_DIRECTORY) and (not size_bytes or host in _DOS_HOSTS)
+    is_directory = name.endswith(b"/") or stat.S_ISDIR(mode) or (not stat.S_IFMT(mode) and has_attribute)
     return Entry(
         position, raw, name, is_utf8, flags, method, crc, packed_bytes, size_bytes, at + ending.prefix_bytes,
         stat.S_IFMT(mode), is_directory,
@@ -164,6 +169,8 @@ def _widened(
         if len(rest) < width:
             raise refuse("BAD_ZIP64", "a Zip64 field is missing, or too short", shown_name(raw))
         values.append(int.from_bytes(rest[:width], "little"))
+        if values[-1] > _MOST_BYTES:
+            raise refuse("BAD_ZIP64", "a size that no file has", shown_name(raw))
         rest = rest[width:]
     wide_size, wide_packed, wide_at, wide_disk = values
     return wide_size, wide_packed, wide_at, wide_disk

@@ -12,19 +12,21 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from inbox.archives.codepages import DETECT, UTF8, NameReader, Reading
-from inbox.archives.decoding import METHODS, decoded
+from inbox.archives.decoding import METHODS, decode_whole, decoded
 from inbox.archives.ending import find_ending
 from inbox.archives.headers import locate_data
 from inbox.archives.index import Entry, read_index
 from inbox.archives.limits import Limits
 from inbox.archives.names import SAME_FOLDED, SkipMemberError, folded, is_junk, remarks_on, safe_path, shown_name
 from inbox.archives.reasons import refuse
-from inbox.archives.records import PATCHED
+from inbox.archives.records import DEFLATED, PATCHED
 from inbox.archives.source import Source
 from inbox.archives.tree import Tree
 from inbox.domain import NameOrigin, SkippedMember
 
 MAX_LINK_BYTES: Final = 4096
+_EMPTY_STREAM_BYTES: Final = 64
+"""The longest that any method makes of nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class _Judge:
     skipped: list[SkippedMember] = field(init=False, default_factory=list)
     wanted_folders: set[str] = field(init=False, default_factory=set)
     directories: int = field(init=False, default=0)
+    inflated_bytes: int = field(init=False, default=0)
+    """Of members that are only looked into."""
     nameless: list[tuple[Entry, str]] = field(init=False, default_factory=list)
     """Members whose own name cannot be used, and why."""
     names: dict[int, NameOrigin] = field(init=False, default_factory=dict)
@@ -151,12 +155,19 @@ class _Judge:
         return entry.size_bytes
 
     def _place_directory(self, entry: Entry, path: str) -> None:
-        if entry.size_bytes:
+        if entry.size_bytes or (entry.packed_bytes and not self._is_empty(entry)):
             raise refuse("DIRECTORY_WITH_DATA", member=path)
         self.directories += 1
         self.tree.add_folder(path)
         if not is_junk(path):
             self.wanted_folders.add(path)
+
+    def _is_empty(self, entry: Entry) -> bool:
+        """Say whether packed bytes come to nothing, as with the streams that some writers give to folders."""
+        if entry.packed_bytes > _EMPTY_STREAM_BYTES or entry.method not in METHODS:
+            return False
+        packed = self.source.peek(self.data_at[entry.position], entry.packed_bytes)
+        return not decode_whole(packed, 0, entry.method, entry.shown)
 
     def _place_link(self, entry: Entry, path: str) -> None:
         """A link is never made. One that leads elsewhere shows what the archive is after, and refuses it."""
@@ -189,7 +200,10 @@ class _Judge:
     def _target_of(self, entry: Entry) -> str:
         if entry.size_bytes > MAX_LINK_BYTES or entry.method not in METHODS:
             raise refuse("SYMLINK_ESCAPES", "its target is no path", entry.shown)
-        pieces = decoded(
+        return b"".join(self._content_of(entry)).decode("utf-8", "surrogateescape")
+
+    def _content_of(self, entry: Entry) -> Iterator[bytes]:
+        return decoded(
             self.source,
             self.data_at[entry.position],
             packed_bytes=entry.packed_bytes,
@@ -197,7 +211,6 @@ class _Judge:
             method=entry.method,
             name=entry.shown,
         )
-        return b"".join(pieces).decode("utf-8", "surrogateescape")
 
     @staticmethod
     def _reason_to_skip(entry: Entry, path: str) -> str:
@@ -211,7 +224,17 @@ class _Judge:
         return ""
 
     def _skip(self, entry: Entry, path: str, reason_code: str) -> None:
+        if entry.method == DEFLATED and reason_code != "SYMLINK":  # whose target was read
+            self._check_stream(entry, path)
         self.skipped.append(SkippedMember(path, reason_code, entry.size_bytes, entry.position))
+
+    def _check_stream(self, entry: Entry, path: str) -> None:
+        """Refuse a skipped member whose stream ends early: who walks the archive would go on there, and find more."""
+        self.limits.check_member(entry.size_bytes, path)
+        self.inflated_bytes += entry.size_bytes
+        self.limits.check_total(self.inflated_bytes, self.source.size)
+        for _ in self._content_of(entry):
+            pass
 
     def _name_the_nameless(self) -> None:
         """Each skipped member has a row of its own; where what can be shown of names is alike, the position differs."""

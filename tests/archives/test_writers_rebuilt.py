@@ -191,10 +191,6 @@ def decomposed(name: str) -> str:
     return unicodedata.normalize("NFD", name)
 
 
-def in_code_page_437(name: str) -> str:
-    return name.encode("cp932").decode("cp437").replace("\\", "\uff3c")
-
-
 REBUILT = {
     explorer: {
         "docs/größe.txt": TEXT,
@@ -202,7 +198,7 @@ REBUILT = {
         "docs/empty.txt": b"",
         "empty folder": None,
     },
-    explorer_in_japan: {in_code_page_437("予定/機能一覧表"): TEXT, in_code_page_437("予定/表"): None},
+    explorer_in_japan: {"予定/機能一覧表": TEXT, "予定/表": None},
     winzip: {"docs/日本.txt": TEXT},
     seven_zip: {"größe/日本.txt": TEXT},
     powershell: {"docs/größe.txt": TEXT, "empty folder": None},
