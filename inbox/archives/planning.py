@@ -214,8 +214,8 @@ class _Judge:
 
     @staticmethod
     def _reason_to_skip(entry: Entry, path: str) -> str:
-        is_content_of_pipe = stat.S_ISFIFO(entry.mode) and entry.size_bytes  # `zip` marks what it read from one so
-        if stat.S_IFMT(entry.mode) not in {0, stat.S_IFREG, stat.S_IFDIR} and not is_content_of_pipe:
+        is_input = stat.S_ISFIFO(entry.mode) and entry.size_bytes  # what Info-ZIP makes of its standard input
+        if entry.mode not in {0, stat.S_IFREG} and not is_input:
             return "SPECIAL_FILE"
         if is_junk(path):
             return "JUNK"
