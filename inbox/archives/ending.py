@@ -122,7 +122,7 @@ def _judge(source: Source, tail: bytes, tail_at: int, at_in_tail: int, padded_fr
     prefix_bytes = index_at - index_offset
     stands_there = index_at >= 0 and (not index_bytes or source.peek(index_at, 4) == CENTRAL_SIGNATURE)
     if not stands_there or prefix_bytes < 0 or (prefix_bytes and (not entries or begins_like_an_archive(source))):
-        if is_clean and _is_a_lie(source, index_at if stands_there else None, index_offset, prefix_bytes):
+        if is_clean and _is_a_lie(source, index_at if stands_there else None, index_offset, prefix_bytes, entries):
             raise refuse("INDEX_LIES", damaged=True)
         return None
     if zip64 is not None and record_offset + prefix_bytes != index_end:
@@ -138,17 +138,19 @@ def _compare(narrow: Sequence[int], wide: Sequence[int]) -> None:
             raise refuse("BAD_ZIP64", "the two end records differ", damaged=True)
 
 
-def _is_a_lie(source: Source, index_at: int | None, index_offset: int, prefix_bytes: int) -> bool:
+def _is_a_lie(source: Source, index_at: int | None, index_offset: int, prefix_bytes: int, entries: int) -> bool:
     """
     Tell an end record that lies from that of an inner archive, where a copy may have been cut short.
 
     In the latter the directory stands right before the record, and its first member where the shift puts it.
     """
-    if index_at is None or prefix_bytes < 0:
+    if prefix_bytes < 0:  # nothing that was cut off moves a directory towards the end
+        return True
+    if index_at is None:
         return source.peek(index_offset, 4) == CENTRAL_SIGNATURE
     first = source.peek(index_at, CENTRAL.size)
-    if not first.startswith(CENTRAL_SIGNATURE):  # an empty inner archive
-        return False
+    if not first.startswith(CENTRAL_SIGNATURE):  # an empty inner archive, if it says so
+        return entries > 0
     if len(first) < CENTRAL.size:
         return True
     offset: int = CENTRAL.unpack(first)[-1]

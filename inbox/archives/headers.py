@@ -43,6 +43,11 @@ _NO_HEADER: Final = "it has no local header where the directory says"
 _MARKER_BYTES: Final = 4
 _WIDE_BYTES: Final = 8
 _LONGEST_DESCRIPTOR: Final = 4 + DESCRIPTOR64.size
+_TELLING_BYTES: Final = 12
+"""Of a descriptor: signature, checksum, and (the lower half of) the packed size."""
+_DENSEST_DESCRIPTORS: Final = 30 + 16 + 46
+"""Bytes that a member of an inner archive takes at least: local header, descriptor, entry."""
+_FEW_DESCRIPTORS: Final = 1000
 
 
 def locate_data(source: Source, ending: Ending, entries: Sequence[Entry]) -> list[int]:
@@ -68,6 +73,8 @@ def locate_data(source: Source, ending: Ending, entries: Sequence[Entry]) -> lis
         if covered > ending.index_at:
             raise refuse("OVERLAP", "it reaches into the central directory", entry.shown, damaged=True)
         if is_streamed:
+            if entry.method == STORED:
+                _check_stored_stream(source, entry, begin, covered)
             covered += _descriptor_bytes(source, entry, covered, ending.index_at)
     _check_gap(source, covered, ending.index_at, is_start=covered == archive_at)
     return data_at
@@ -161,6 +168,29 @@ def _descriptor_bytes(source: Source, entry: Entry, at: int, index_at: int) -> i
     if entry.has_descriptor and header[7] == entry.packed_bytes and (at == index_at or follows == LOCAL_SIGNATURE):
         return 0
     raise refuse("DESCRIPTOR_DIFFERS", member=entry.shown, damaged=True)
+
+
+def _check_stored_stream(source: Source, entry: Entry, begin: int, end: int) -> None:
+    """
+    Refuse content that holds a descriptor for just what stands before it.
+
+    Who walks the archive finds the end of a stored member by its descriptor, and would go on behind that one. Those of
+    a stored inner archive count otherwise, and are never as dense as a search without end would have them.
+    """
+    left = _FEW_DESCRIPTORS + (end - begin) // _DENSEST_DESCRIPTORS
+    held, held_at = b"", begin
+    for piece in source.pieces(begin, end):
+        held += piece
+        at = held.find(DESCRIPTOR_SIGNATURE)
+        while 0 <= at <= len(held) - _TELLING_BYTES:
+            told_bytes = int.from_bytes(held[at + 8 : at + _TELLING_BYTES], "little")
+            left -= 1
+            if left < 0 or told_bytes == (held_at + at - begin) & SENTINEL_32:
+                raise refuse("DESCRIPTOR_DIFFERS", "its content holds another one", entry.shown)
+            at = held.find(DESCRIPTOR_SIGNATURE, at + 4)
+        kept = held[-(_TELLING_BYTES - 1) :]
+        held_at += len(held) - len(kept)
+        held = kept
 
 
 def _packed(shape: Struct, entry: Entry, signature: bytes) -> bytes | None:

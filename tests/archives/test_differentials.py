@@ -28,6 +28,7 @@ A, B, RAW = "a.txt", "b.txt", b"gr__e.txt"
 FITS = unicode_path("größe.txt", RAW)
 END, END64, LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
 DOS, NTFS = 0, 11
+MIB = 1024 * 1024
 
 
 def parts(data: bytes) -> tuple[bytes, bytes]:
@@ -81,6 +82,12 @@ def stream_with_more_behind(content: bytes) -> bytes:
 def descriptor(content: bytes, stream: bytes) -> bytes:
     member = Member("x", content, packed=stream)
     return struct.pack("<4s3L", b"PK\x07\x08", member.crc, member.packed_size, member.size)
+
+
+def stored_stream(shown: bytes) -> bytes:
+    """A stored, streamed member whose content holds a descriptor for its own first bytes, and another member."""
+    hidden, _ = parts(archive(["hidden.txt"]))
+    return archive([Member(A, shown + descriptor(shown, shown) + hidden, STORED, flags=DESCRIPTOR_FLAG), B])
 
 
 def hiding(name: str, content: bytes = b"c", **fields) -> bytes:
@@ -138,6 +145,16 @@ DIFFERENT = {
     "member behind junk": (hiding("__MACOSX/a"), "BAD_DATA"),
     "member behind a socket": (hiding("a", mode=stat.S_IFSOCK), "BAD_DATA"),
     "member behind an unsafe name": (hiding("a\x01"), "BAD_DATA"),
+    "descriptor inside a stored stream": (stored_stream(b"shown"), "DESCRIPTOR_DIFFERS"),
+    "descriptor across a megabyte": (stored_stream(b"n" * (MIB - 5)), "DESCRIPTOR_DIFFERS"),
+    "descriptor behind a megabyte": (stored_stream(b"n" * (MIB + 1)), "DESCRIPTOR_DIFFERS"),
+    "nothing but descriptors": (
+        archive([Member(A, b"PK\x07\x08" * 3_000, STORED, flags=DESCRIPTOR_FLAG)]),
+        "DESCRIPTOR_DIFFERS",
+    ),
+    "members in an empty directory": (archive([A, B], index_size=0), "INDEX_LIES"),
+    "directory behind itself": (archive([A, B], index_offset=1000), "INDEX_LIES"),
+    "wide directory behind itself": (archive([A], zip64_end=True, index_offset=1 << 63), "INDEX_LIES"),
     "offset behind the directory": (archive([A, Member(B, offset=1 << 31)]), "HEADERS_DIFFER"),
     "wide offset behind the directory": (archive([A, Member(B, zip64=True, offset=1 << 62)]), "HEADERS_DIFFER"),
     "XZ without its end": (archive([Member(A, method=XZ, packed=pack(b"content", XZ)[:-2])]), "BAD_DATA"),
@@ -181,6 +198,29 @@ def test_number_that_no_file_has_is_refused(unpack, field):
         unpack(archive([Member(A, zip64=True, **field)]))
 
     assert "BAD_ZIP64" == refused.value.reason_code
+
+
+@pytest.mark.parametrize("kind", DIFFERENT)
+def test_archive_of_two_readings_is_whole_enough_to_be_refused(judge, kind):
+    """
+    None of them is waited for.
+    """
+    assert judge(DIFFERENT[kind][0]).complete
+
+
+@pytest.mark.parametrize("inner", ["plain", "streamed", "stored and streamed"])
+def test_inner_archive_in_a_stored_stream_is_a_file(unpack, inner):
+    """
+    The descriptors of an honest inner archive count its own members, and none of them all that stands before.
+    """
+    fields = {"plain": {}, "streamed": {"flags": DESCRIPTOR_FLAG}}.get(
+        inner, {"flags": DESCRIPTOR_FLAG, "method": STORED}
+    )
+    content = archive([Member(f"{n}", b"c" * n, **fields) for n in range(200)])
+
+    _, target = unpack(archive([Member("inner.zip", content, STORED, flags=DESCRIPTOR_FLAG), B]))
+
+    assert content == (target / "inner.zip").read_bytes()
 
 
 HARMLESS = {
