@@ -223,3 +223,26 @@ def test_receipt_that_could_not_be_written_is_tried_again(house, monkeypatch):
     house.intake.round()
 
     assert ["drop.zip.json"] == list(receipts(house))
+
+
+def test_name_that_no_database_stores_is_refused_all_the_same(house):
+    """
+    An archive whose name for a member holds NUL ends in quarantine, with its reason in the row.
+    """
+    house.drop(data=archive(["a.txt\0.exe"]))
+    house.take()
+
+    assert "quarantined" == batch(house).status
+    assert "a.txt\\x00.exe" in batch(house).error_message
+    assert ["NUL_IN_NAME"] == [event.reason_code for event in house.heard(BatchRefused)]
+
+
+def test_size_that_no_database_stores_is_refused(house):
+    """
+    So does one whose member, though only skipped, declares a size that no column holds.
+    """
+    house.drop(data=archive([Member("a", b"", method=99, zip64=True, size=(1 << 64) - 1)]))
+    house.take()
+
+    assert ["BAD_ZIP64"] == [event.reason_code for event in house.heard(BatchRefused)]
+    assert "quarantined" == batch(house).status
