@@ -2,6 +2,7 @@
 
 import pytest
 from packing import FILES_ALONE, TREE, WORDS, Writer, named
+from zips import tree
 
 from inbox.core.errors import ArchiveRefusedError
 
@@ -39,6 +40,7 @@ ARCHIVERS = named(
     Writer("7-Zip, by its names", SEVEN_ZIP, '7z a -bd -y "$OUT" *'),
     Writer("7-Zip, bzip2", SEVEN_ZIP, '7z a -bd -y -mm=BZip2 "$OUT" .'),
     Writer("7-Zip, LZMA", SEVEN_ZIP, '7z a -bd -y -mm=LZMA "$OUT" .'),
+    Writer("7-Zip, XZ", SEVEN_ZIP, '7z a -bd -y -mm=xz "$OUT" .'),
     Writer("7-Zip, stored", SEVEN_ZIP, '7z a -bd -y -mx=0 "$OUT" .'),
     Writer("7-Zip, names flagged as UTF-8", SEVEN_ZIP, '7z a -bd -y -mcu=on "$OUT" .'),
     Writer("7-Zip, names of the code page", SEVEN_ZIP, '7z a -bd -y -mcl=on "$OUT" .'),
@@ -89,6 +91,39 @@ def test_archivers_tree_is_taken(taken, pack, writer):
     data = pack(writer, TREE)
 
     assert writer.tree == taken(data)
+
+
+@pytest.mark.parametrize("content", [{}, {"a": None, "a/b": None}], ids=["nothing", "folders alone"])
+@pytest.mark.parametrize(
+    "writer",
+    named(
+        Writer("7-Zip", SEVEN_ZIP, '7z a -bd -y "$OUT" .'),
+        Writer("bsdtar", BSDTAR, 'bsdtar --format zip -cf "$OUT" .'),
+        Writer("bsdtar, to a pipe", BSDTAR, 'find . -mindepth 1 | bsdtar --format zip -cf - -T - | cat > "$OUT"'),
+    ),
+)
+def test_archivers_archive_without_files_is_taken(taken, pack, writer, content):
+    """
+    An archive of nothing, or of folders alone, is taken from every archiver that makes one.
+    """
+    data = pack(writer, content)
+
+    assert content == taken(data)
+
+
+@pytest.mark.parametrize("method", ["Deflate64", "PPMd"])
+def test_method_that_is_not_read_skips_its_members_alone(unpack, pack, method):
+    """
+    What 7-Zip packed by a method that is not read here is skipped and named, and what it stored beside it is written.
+    """
+    data = pack(Writer("7-Zip", SEVEN_ZIP, f'7z a -bd -y -mm={method} "$OUT" .'), TREE)
+
+    extraction, target = unpack(data)
+
+    skipped = {member.path for member in extraction.skipped}
+    assert {"docs/words.txt", "large.bin"} <= skipped
+    assert {"UNSUPPORTED_METHOD"} == {member.reason_code for member in extraction.skipped}
+    assert {path: content for path, content in TREE.items() if path not in skipped} == tree(target)
 
 
 @pytest.mark.parametrize(
