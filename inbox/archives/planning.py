@@ -156,7 +156,7 @@ class _Judge:
 
     def _place_directory(self, entry: Entry, path: str) -> None:
         if entry.size_bytes or (entry.packed_bytes and not self._is_empty(entry)):
-            raise refuse("DIRECTORY_WITH_DATA", member=path)
+            raise refuse("DIRECTORY_WITH_DATA", member=path or entry.shown)
         self.directories += 1
         self.tree.add_folder(path)
         if not is_junk(path):

@@ -140,3 +140,15 @@ def test_librarys_archive_without_files_is_taken(taken, pack, writer, content):
     data = pack(writer, content)
 
     assert content == taken(data)
+
+
+def test_jar_with_its_manifest_is_taken(taken, pack):
+    """
+    A JAR, whose first member has a field of no content, gives the manifest and the tree.
+    """
+    data = pack(Writer("jar", "command -v jar", 'jar --create --file "$OUT" .'), TREE)
+
+    found = taken(data)
+
+    assert found.pop("META-INF/MANIFEST.MF").startswith(b"Manifest-Version")
+    assert {"META-INF": None} | TREE == found
