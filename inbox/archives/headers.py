@@ -92,7 +92,9 @@ def _check_header(source: Source, entry: Entry) -> tuple[int, bool]:
     fields: tuple[int, ...] = LOCAL.unpack_from(header)
     _, _, flags, method, _, _, crc, packed_bytes, size_bytes, name_bytes, extra_bytes = fields
     if header[LOCAL.size :] != entry.raw_name or name_bytes != len(entry.raw_name):
-        raise refuse("HEADERS_DIFFER", "another name", entry.shown, damaged=True)
+        if flags & IS_UTF8 or not _is_rewritten(source.peek(entry.at + LOCAL.size, name_bytes), entry):
+            raise refuse("HEADERS_DIFFER", "another name", entry.shown, damaged=True)
+        flags |= IS_UTF8
     if method != entry.method:
         raise refuse("HEADERS_DIFFER", "another method", entry.shown, damaged=True)
     is_streamed = bool(flags & HAS_DESCRIPTOR)
@@ -121,6 +123,16 @@ def _check_unicode_path(extra: bytes, entry: Entry) -> None:
                 names.append(unicode_name(content, entry.raw_name))
     if any(name is not None and name != entry.name for name in names):
         raise refuse("HEADERS_DIFFER", "another name in a Unicode path field", entry.shown, damaged=True)
+
+
+def _is_rewritten(local_name: bytes, entry: Entry) -> bool:
+    """
+    Say whether the directory has the local header's name in UTF-8 instead of code page 437.
+
+    Python's zipfile rewrites it so when it adds to another program's archive. The two agree in all of ASCII, and so in
+    every separator.
+    """
+    return bool(entry.flags & IS_UTF8) and local_name.decode("cp437").encode() == entry.raw_name
 
 
 def _wide_sizes(

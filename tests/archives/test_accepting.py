@@ -70,6 +70,9 @@ HONEST = {
     "wide space": Member("日本\u3000語.txt", TEXT),
     "UTF-8 without the mark": Member("größe.txt".encode(), TEXT),
     "code page 437": Member("größe.txt".encode("cp437"), TEXT),
+    "code page 437 in the local header": Member(
+        "größe.txt", TEXT, local_name="größe.txt".encode("cp437"), local_flags=0
+    ),
     "Japanese code page": Member("予定表".encode("cp932"), TEXT),
     "Chinese code page": Member("許功/蓋".encode("cp950"), TEXT),
     "code page 437, backslashes": Member("menü\\größe\\a.txt".encode("cp437"), TEXT),
@@ -90,6 +93,7 @@ NAMES = {
     "wide space": "日本\u3000語.txt",
     "UTF-8 without the mark": "größe.txt",
     "code page 437": "größe.txt",
+    "code page 437 in the local header": "größe.txt",
     "code page 437, backslashes": "menü/größe/a.txt",
     "Japanese code page": "予定表",
     "Chinese code page": "許功/蓋",

@@ -123,6 +123,22 @@ HOSTILE = {
     "hidden member before the index": (archive([A], before_index=archive(["h"])[:40]), "UNLISTED_MEMBER"),
     "member left out of the index": (archive([Member(A, is_listed=False), B]), "UNLISTED_MEMBER"),
     "local name differs": (archive([Member(A, local_name=b"z.txt")]), "HEADERS_DIFFER"),
+    "local name differs in code page 437": (
+        archive([Member("größe", local_name="grüße".encode("cp437"), local_flags=0)]),
+        "HEADERS_DIFFER",
+    ),
+    "local name in another code page": (
+        archive([Member("größe", local_name="größe".encode("cp1252"), local_flags=0)]),
+        "HEADERS_DIFFER",
+    ),
+    "local name in code page 437, marked as UTF-8": (
+        archive([Member("größe", local_name="größe".encode("cp437"))]),
+        "HEADERS_DIFFER",
+    ),
+    "names in code page 437 the other way round": (
+        archive([Member("größe".encode("cp437"), local_name="größe".encode(), local_flags=UTF8_FLAG)]),
+        "HEADERS_DIFFER",
+    ),
     "local method differs": (archive([Member(A, local_method=STORED)]), "HEADERS_DIFFER"),
     "local flags differ": (archive([Member(A, local_flags=UTF8_FLAG)]), "HEADERS_DIFFER"),
     "descriptor in the directory alone": (archive([Member(A, flags=DESCRIPTOR_FLAG, local_flags=0)]), "HEADERS_DIFFER"),

@@ -10,7 +10,8 @@ import openpyxl
 import pytest
 import stream_zip
 import zipstream
-from packing import TREE, plant
+from packing import TREE, WORDS, plant
+from zips import Member, archive
 
 NOW = datetime(2024, 2, 29, 12, 30, tzinfo=UTC)
 STORED, DEFLATED, BZIP2, LZMA = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA
@@ -136,6 +137,18 @@ def test_grown_archive_is_taken(taken):
             writer.writestr(path + "/" if TREE[path] is None else path, TREE[path] or b"")
 
     assert TREE == taken(target.getvalue())
+
+
+def test_anothers_archive_that_has_grown_is_taken(taken):
+    """
+    Python rewrites the names of the members that were there, in the directory alone, and the tree is still one.
+    """
+    target = io.BytesIO(archive([Member("größe.txt".encode("cp437"), WORDS)]))
+
+    with zipfile.ZipFile(target, "a") as writer:
+        writer.writestr("größer.txt", WORDS)
+
+    assert {"größe.txt": WORDS, "größer.txt": WORDS} == taken(target.getvalue())
 
 
 def open_document() -> bytes:
