@@ -133,6 +133,21 @@ def test_kernel_tells_of_an_overflow(uploads):
     assert last.mask & IN_Q_OVERFLOW
 
 
+def test_reader_that_waits_can_be_woken(uploads):
+    """
+    Whoever stops the watch need not wait until the time of a read is up.
+    """
+    kernel = Inotify(uploads)
+    reader = threading.Thread(target=kernel.read, args=(3600,))
+    reader.start()
+    kernel.wake()
+    reader.join(10)
+
+    assert not reader.is_alive()
+    assert [] == kernel.read(3600)
+    kernel.close()
+
+
 def test_overflow_ends_the_watch(uploads, monkeypatch):
     """
     When events were lost the bell rings and the watch is over, with what to set; the next one begins with no backlog.

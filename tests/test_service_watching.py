@@ -120,6 +120,34 @@ def test_folder_that_comes_back_is_watched(shared, unused_port, how):
     assert 1 == len(service.events("WatchingByScan"))
 
 
+def test_volume_that_is_unmounted_and_mounted_again_is_watched(tmp_path, unused_port):
+    """
+    While the volume is unmounted the service is not ready; when it is back its drops are announced again.
+    """
+    mount_point, gate = tmp_path / "mount", tmp_path / "gate"
+    behind = Storage(tmp_path / "disk", f"sqlite:///{tmp_path}/inbox.db", HANDLERS=HANDLERS)
+    behind.environment["STORAGE_BASE_PATH"] = str(mount_point)
+    mount_point.mkdir()
+    os.mkfifo(gate)
+    mounted = f"mount --bind {behind.base} {mount_point}"
+    require(mounted)
+    script = f"{mounted}; (read -r _ < {gate}; umount -l {mount_point}; read -r _ < {gate}; {mounted}) &"
+    with behind.service(within=within(script), HTTP_PORT=unused_port) as service:
+        wait_until_ready(unused_port)
+        gate.write_text("unmount\n")
+        wait_for(lambda: watching(unused_port)["status"] == 503, "the loss of readiness")
+        wait_for(lambda: service.events("WatchingByScan"), "the loss of the watch")
+        gate.write_text("mount\n")
+        wait_until_ready(unused_port)
+        wait_for(lambda: service.events("WatchingByEvents"), "the watch")
+        behind.drop("a.zip", ["ok.txt"])
+        receipt = behind.wait_for_receipt("a.zip")
+        told = service.events("WatchingByScan"), service.events("WatchingByEvents")
+
+    assert "completed" == receipt["state"]
+    assert [1, 1] == [len(lines) for lines in told]
+
+
 @contextmanager
 def mirrored(source: Path, mount_point: Path):
     """Show a folder at another place through FUSE, as a network file system shows a server's."""

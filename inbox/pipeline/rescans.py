@@ -92,11 +92,10 @@ class Misses:
         waiting = {name: since for name, since in self._suspects.items() if name not in announced}
         missed = {name for name, since in waiting.items() if now - since >= _GRACE_SECONDS}
         self._suspects = {name: since for name, since in waiting.items() if name not in missed}
-        self._suspects |= dict.fromkeys(present - known - announced - waiting.keys(), now)
+        self._suspects |= dict.fromkeys(present - known - announced, now)
         self.total += len(missed)
         return len(missed)
 
     def begin_anew(self) -> None:
         """Events were off for a while: what the next scan finds was not to be announced."""
         self._known = None
-        self._suspects.clear()
