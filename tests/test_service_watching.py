@@ -157,7 +157,8 @@ def mirrored(source: Path, mount_point: Path):
         pytest.skip("/dev/fuse is missing, or not for this user")
     for folder in (source, mount_point):
         folder.mkdir()
-    done = subprocess.run(["bindfs", source, mount_point], capture_output=True, text=True, check=False)
+    mounting = ["bindfs", "--no-allow-other", source, mount_point]
+    done = subprocess.run(mounting, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"nothing can be mounted: {done.stderr.strip()}")
     try:
