@@ -8,13 +8,19 @@ import bz2
 import lzma
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
-STORED, DEFLATED, BZIP2, LZMA, XZ = 0, 8, 12, 14, 95
+STORED, DEFLATED, BZIP2, LZMA, OLD_ZSTD, ZSTD, XZ = 0, 8, 12, 14, 20, 93, 95
 DESCRIPTOR_FLAG, UTF8_FLAG = 1 << 3, 1 << 11
 UNIX = 3
 REGULAR, FOLDER, LINK, PIPE = 0o100644, 0o040755, 0o120777, 0o010644
@@ -75,6 +81,8 @@ def pack(content: bytes, method: int) -> bytes:
         return bz2.compress(content)
     if method == XZ:
         return lzma.compress(content)
+    if method in {ZSTD, OLD_ZSTD}:
+        return zstd.compress(content)
     if method == LZMA:
         properties = struct.pack("<BI", (2 * 5 + 0) * 9 + 3, 1 << 20)
         filters = [{"id": lzma.FILTER_LZMA1, "lc": 3, "lp": 0, "pb": 2, "dict_size": 1 << 20}]

@@ -7,16 +7,24 @@ and the stream has to end where the member does.
 
 import bz2
 import lzma
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from inbox.archives.reasons import refuse
-from inbox.archives.records import BZIP2, DEFLATED, LZMA, STORED, XZ
+from inbox.archives.records import BZIP2, DEFLATED, LZMA, OLD_ZSTD, STORED, XZ, ZSTD
 from inbox.archives.source import Source
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 PACKED_PIECE_BYTES: Final = 256 * 1024
 PIECE_BYTES: Final = 1024 * 1024
 _MAX_DICTIONARY_BYTES: Final = 128 * 1024**2
+_MAX_WINDOW_LOG: Final = 27
+"""zstd's window, as large as the dictionary of LZMA may be."""
 _LZMA_HEADER_BYTES: Final = 9  # APPNOTE 5.8.8: version, size of the properties, properties
 
 
@@ -89,16 +97,29 @@ def _unxz() -> Decompressor:
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=2 * _MAX_DICTIONARY_BYTES)
 
 
+def _unzstd() -> Decompressor:
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG})
+
+
 METHODS: Final[dict[int, Callable[[], Decompressor] | None]] = {
     STORED: None,
     DEFLATED: _inflate,
     BZIP2: _unbzip2,
     LZMA: None,
     XZ: _unxz,
+    ZSTD: _unzstd,
+    OLD_ZSTD: _unzstd,
 }
 """What is read here; the rest is skipped by name of the method."""
 
-_ERRORS: Final[tuple[type[Exception], ...]] = (*_INFLATE_ERRORS, OSError, EOFError, ValueError, lzma.LZMAError)
+_ERRORS: Final[tuple[type[Exception], ...]] = (
+    *_INFLATE_ERRORS,
+    OSError,
+    EOFError,
+    ValueError,
+    lzma.LZMAError,
+    zstd.ZstdError,
+)
 
 
 def decoded(
@@ -109,17 +130,17 @@ def decoded(
 
     Raises ArchiveRefusedError: BAD_DATA for a damaged stream or bytes behind its end, SIZE_LIES for another size.
     """
-    if method == STORED or not (packed_bytes or size_bytes):
-        yield from source.pieces(data_at, data_at + packed_bytes)
+    end = data_at + packed_bytes
+    pieces = source.pieces(data_at, end) if method == STORED else _packed_pieces(source, data_at, end)
+    if method == STORED or not (packed_bytes or size_bytes):  # some writers store nothing at all for an empty file
+        yield from pieces
         return
-    pieces = _packed_pieces(source, data_at, packed_bytes)
-    decompressor, first = _start(method, pieces, name)
-    yield from _bounded(decompressor, first, pieces, size_bytes, name, has_end=method != LZMA)
+    yield from _bounded(method, pieces, size_bytes, name)
 
 
 def decode_whole(data: bytes, size_bytes: int, method: int, name: str) -> bytes:
     """Return the content of a small member from its packed bytes at once; raises as `decoded` does."""
-    if method == STORED or not (data or size_bytes):  # some writers store nothing at all for an empty file
+    if method == STORED or not (data or size_bytes):
         return data
     if method == DEFLATED:  # by far the most
         decompressor = _Inflate()
@@ -129,14 +150,11 @@ def decode_whole(data: bytes, size_bytes: int, method: int, name: str) -> bytes:
                 return content
         except _INFLATE_ERRORS as error:
             raise refuse("BAD_DATA", str(error), name, damaged=True) from error
-    pieces = iter((data,))
-    decompressor, first = _start(method, pieces, name)
-    return b"".join(_bounded(decompressor, first, pieces, size_bytes, name, has_end=method != LZMA))
+    return b"".join(_bounded(method, iter((data,)), size_bytes, name))
 
 
-def _packed_pieces(source: Source, data_at: int, packed_bytes: int) -> Iterator[bytes]:
-    end = data_at + packed_bytes
-    for at in range(data_at, end, PACKED_PIECE_BYTES):
+def _packed_pieces(source: Source, begin: int, end: int) -> Iterator[bytes]:
+    for at in range(begin, end, PACKED_PIECE_BYTES):
         yield source.read(at, min(PACKED_PIECE_BYTES, end - at))
 
 
@@ -161,10 +179,8 @@ def _start(method: int, pieces: Iterator[bytes], name: str) -> tuple[Decompresso
         raise refuse("BAD_DATA", "LZMA properties that make no sense", name, damaged=True) from error
 
 
-def _bounded(
-    decompressor: Decompressor, first: bytes, pieces: Iterator[bytes], size_bytes: int, name: str, *, has_end: bool
-) -> Iterator[bytes]:
-    """Yield the content; a stream that has no end marker, as LZMA may leave it out, ends where the member does."""
+def _bounded(method: int, pieces: Iterator[bytes], size_bytes: int, name: str) -> Iterator[bytes]:
+    decompressor, first = _start(method, pieces, name)
     left = size_bytes
     packed: bytes | None = first or next(pieces, None)
     while packed is not None and not decompressor.eof:
@@ -180,5 +196,6 @@ def _bounded(
         packed = next(pieces, None) if decompressor.needs_input else b""
     if left:
         raise refuse("SIZE_LIES" if decompressor.eof else "BAD_DATA", f"{left:,} bytes are missing", name, damaged=True)
-    if (has_end and not decompressor.eof) or decompressor.unused_data or next(pieces, b""):
+    is_open = not decompressor.eof and method != LZMA  # whose end marker may be left out
+    if is_open or decompressor.unused_data or next(pieces, b""):
         raise refuse("BAD_DATA", "the stream does not end where the member does", name, damaged=True)

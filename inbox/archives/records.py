@@ -38,6 +38,8 @@ STORED: Final = 0  # 4.4.5
 DEFLATED: Final = 8
 BZIP2: Final = 12
 LZMA: Final = 14
+OLD_ZSTD: Final = 20
+ZSTD: Final = 93
 XZ: Final = 95
 
 UNIX_HOSTS: Final = frozenset({3, 19})  # 4.4.2: Unix, and OS X
