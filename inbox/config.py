@@ -28,6 +28,7 @@ _TAKEN_NAMES: Final = frozenset({*_OWN_FOLDERS, "logs"})
 _SECRET_FIELDS: Final = frozenset({"database_url", "database_password", "handler_url"})
 _SHOWN_PARAMETERS: Final = frozenset({"application_name", "connect_timeout", "host", "port", "sslmode", "sslrootcert"})
 _MASK: Final = "***"
+_MAX_PASSWORDS: Final = 1000
 
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 # 1e9 s are 31 years: more would leave what a date can hold
@@ -108,6 +109,12 @@ class Config(BaseSettings):
         allow_inf_nan=False,
         description="Bytes written against bytes of the archive, once 256 MiB have been written.",
     )
+    name_encoding: str = Field(
+        "detect", description="How names that are not marked as UTF-8 are read: `detect`, or a code page as `cp932`."
+    )
+    archive_passwords_file: Path | None = Field(
+        default=None, description="File with passwords for encrypted archives, one per line, as a secret."
+    )
 
     worker_processes: int = Field(
         default_factory=default_worker_processes, ge=1, le=1024, description="Handler processes; default: cores."
@@ -146,6 +153,13 @@ class Config(BaseSettings):
         if isinstance(value, str):
             return tuple(name for name in (part.strip() for part in value.split(",")) if name)
         return value
+
+    @field_validator("name_encoding")
+    @classmethod
+    def _is_code_page(cls, value: str) -> str:
+        from inbox.archives import require_code_page  # the reader's own modules, which most commands do without
+
+        return require_code_page(value)
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -203,6 +217,13 @@ class Config(BaseSettings):
     def _is_database(cls, value: str) -> str:
         return str_url(build_database_url(value)) if value else value
 
+    @field_validator("archive_passwords_file")
+    @classmethod
+    def _holds_passwords(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            _read_passwords(value)
+        return value
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         base = self.storage_base_path.expanduser().absolute()
@@ -233,6 +254,19 @@ class Config(BaseSettings):
     def get_storage_path(self, subdir: str) -> str:
         """Return the absolute path of `subdir` below the storage base. Raises UnsafePathError if it would leave it."""
         return resolve_storage_path(subdir, base_path=str(self.storage_base_path))
+
+    def read_archive_passwords(self) -> tuple[str, ...]:
+        """
+        Return the passwords for encrypted archives in the order of their file, each once. They are kept nowhere here.
+
+        Raises ConfigurationError when the file is not what it was when the settings were read.
+        """
+        if self.archive_passwords_file is None:
+            return ()
+        try:
+            return _read_passwords(self.archive_passwords_file)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
 
     def validate(self) -> None:  # type: ignore[override] # the name is the contract; pydantic's is a deprecated relic
         """
@@ -361,6 +395,22 @@ def _read_secret(variable: str, path: str) -> str | _Unreadable:
         reason = getattr(error, "strerror", None) or "not text"
         return _Unreadable(f"{variable}: cannot read {path}: {reason}; mount the secret there")
     return secret or _Unreadable(f"{variable}: {path} is empty; put the secret there")
+
+
+def _read_passwords(path: Path) -> tuple[str, ...]:
+    """Return the lines of the file that are not empty; a password may begin or end with a space. Raises ValueError."""
+    variable = "ARCHIVE_PASSWORDS_FILE"
+    try:
+        text = path.expanduser().read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise ValueError(f"{variable}: cannot read {path}: {reason}; mount the secret there") from None
+    passwords = tuple(dict.fromkeys(line for line in text.split("\n") if line))
+    if not passwords:
+        raise ValueError(f"{variable}: {path} is empty; put one password on each line")
+    if len(passwords) > _MAX_PASSWORDS:
+        raise ValueError(f"{variable}: {path} has more than {_MAX_PASSWORDS:,} passwords; each is tried on an archive")
+    return passwords
 
 
 def load_config(**overrides: Any) -> Config:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zips import archive
 
-from inbox.archives import Limits
+from inbox.archives import Limits, Passwords, Terms
 from inbox.database import work
 from inbox.database.connection import Sessions
 from inbox.domain import Outcome, Owner
@@ -56,6 +56,7 @@ class House:
     owner: str = "host/boot/1/nonce"
     after_success: str = "move"
     limits: Limits = field(default_factory=Limits)
+    passwords: Passwords = field(default_factory=Passwords)
     events: list[Event] = field(default_factory=list)
 
     def __post_init__(self):
@@ -73,7 +74,7 @@ class House:
             claimer=self.claimer,
             registrar=self.registrar,
             reporter=self.reporter,
-            limits=self.limits,
+            terms=Terms(self.limits, self.passwords),
             timing=timing,
             emit=self.events.append,
         )

@@ -93,6 +93,59 @@ def test_secrets_are_shown_nowhere(monkeypatch):
     assert "postgresql+psycopg2://me:***@db/box?sslmode=require&sslpassword=***" == redacted["DATABASE_URL"]
 
 
+def test_passwords_of_archives_are_lines_of_a_file(monkeypatch, tmp_path):
+    """
+    Each line is one password, spaces and all, in the file's order; empty lines and repetitions are left out.
+    """
+    (tmp_path / "passwords").write_bytes("\ufeffhunter2\r\n spaced \n\nhunter2\ngrößer".encode())
+    monkeypatch.setenv("ARCHIVE_PASSWORDS_FILE", str(tmp_path / "passwords"))
+
+    assert ("hunter2", " spaced ", "größer") == load_config().read_archive_passwords()
+
+
+def test_passwords_of_archives_are_shown_nowhere(monkeypatch, tmp_path):
+    """
+    The printed settings name the file of the passwords, and neither they nor the settings' repr what it holds.
+    """
+    path = tmp_path / "passwords"
+    path.write_text("hunter2")
+    monkeypatch.setenv("ARCHIVE_PASSWORDS_FILE", str(path))
+    config = load_config()
+
+    assert str(path) == config.redacted()["ARCHIVE_PASSWORDS_FILE"]
+    assert "hunter2" not in f"{config!r} {config} {config.redacted()} {config.__dict__}"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot read {path}: No such file or directory; mount the secret there"),
+        (b"\xff\xfe\xff", "cannot read {path}: not text; mount the secret there"),
+        (b"\n\n", "{path} is empty; put one password on each line"),
+        (
+            b"".join(b"hunter%d\n" % number for number in range(1001)),
+            "{path} has more than 1,000 passwords; each is tried on an archive",
+        ),
+    ],
+)
+def test_unusable_file_of_passwords_is_explained(monkeypatch, tmp_path, content, said):
+    """
+    A file of passwords that cannot be used is a problem of the settings, and one that becomes so later an error too.
+    """
+    path = tmp_path / "passwords"
+    path.write_text("hunter2")
+    monkeypatch.setenv("ARCHIVE_PASSWORDS_FILE", str(path))
+    config = load_config()
+    path.unlink() if content is None else path.write_bytes(content)
+
+    with pytest.raises(ConfigurationError) as later:
+        config.read_archive_passwords()
+
+    expected = f"ARCHIVE_PASSWORDS_FILE: {said.format(path=path)}"
+    assert (expected,) == problems()
+    assert expected in str(later.value)
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [

@@ -8,7 +8,7 @@ import pytest
 from pipeline_parts import QUIET
 from zips import Member, archive
 
-from inbox.archives import Limits
+from inbox.archives import Limits, Terms
 from inbox.core.errors import DatabaseUnavailableError, PermanentError
 from inbox.database import batches
 from inbox.lifecycle import BatchState
@@ -25,7 +25,7 @@ def explain(house):
     """Return a function that explains a file of the house, by name or path, as its service would judge it."""
 
     def run(file, *, deep=False, sessions=house.sessions, why_not="", trust_age=True):
-        service = Service(house.volume, house.limits, QUIET, trust_age, house.intake.timing)
+        service = Service(house.volume, house.intake.terms, QUIET, trust_age, house.intake.timing)
         looker = Looker(service, house.clock, sessions, why_not=why_not)
         return judge(looker.look(looker.find(str(file)), deep=deep))
 
@@ -360,7 +360,7 @@ def test_limits_are_those_of_the_service(house, explain):
     """
     An archive past a limit in force would be refused.
     """
-    house.limits = Limits(max_members=1)
+    house.intake.terms = Terms(Limits(max_members=1))
     house.drop()
     house.clock.go_on(60)
     explanation = explain("drop.zip")

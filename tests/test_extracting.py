@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from zips import Member, archive, tree
 
-from inbox.archives import Limits
+from inbox.archives import Terms
 from inbox.core.errors import ArchiveRefusedError, LeaseLostError, NotSettledError, RetryableError, StorageError
 from inbox.domain import BatchLease
 from inbox.pipeline import extracting
@@ -33,7 +33,7 @@ def extract_bytes(volume: Volume, data: bytes, **options):
     drop = look_at(path)
     settings = {"should_stop": lambda: False, "still_held": lambda: True} | options
     with opened(drop) as fd:
-        return extract(fd, drop, LEASE, volume, Limits(), **settings)
+        return extract(fd, drop, LEASE, volume, Terms(), **settings)
 
 
 def test_archive_is_published_as_a_whole(volume):

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from processes import Storage, wait_for
+from sealing import PASSWORD, locked, locked_by_aes
 from zips import Member, archive
 
 HANDLERS = "handlers_for_processes"
@@ -126,6 +127,24 @@ def test_once_ends_by_what_came_of_it(shared):
         drop: shared.receipt(drop)["state"] for drop in ("good.zip", "bad.zip", "refused.zip")
     }
     assert ["cut.zip"] == os.listdir(shared.base / "uploads")
+
+
+def test_encrypted_drops_open_with_the_passwords_of_a_file(shared, tmp_path):
+    """
+    An encrypted drop is unpacked when a line of the passwords' file opens it, else refused; none of them is told.
+    """
+    (tmp_path / "passwords").write_text(f"hunter2\n{PASSWORD}\n")
+    shared.environment["ARCHIVE_PASSWORDS_FILE"] = str(tmp_path / "passwords")
+    shared.environment["LOG_LEVEL"] = "DEBUG"
+    shared.drop("opens.zip", archive([locked_by_aes("ok.txt"), locked("docs/ok.txt")]))
+    shared.drop("stays.zip", archive([locked_by_aes("ok.txt", password="other")]))
+    done = shared.run("run", "--once")
+
+    assert "completed" == shared.receipt("opens.zip")["state"]
+    assert ("quarantined", "ENCRYPTED") == tuple(shared.receipt("stays.zip")[name] for name in ("state", "reason_code"))
+    told = done.stdout + done.stderr + str(shared.receipts())
+    assert "none of the 2 passwords fits" in told
+    assert not any(password in told for password in ("hunter2", PASSWORD))
 
 
 def test_backoff_survives_a_restart(shared):

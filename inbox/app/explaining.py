@@ -4,7 +4,7 @@ import signal
 from contextlib import ExitStack
 
 from inbox.app.opening import locality_of, looked_at, volume_of
-from inbox.app.values import limits_of, quiet_of, timing_of
+from inbox.app.values import quiet_of, terms_of, timing_of
 from inbox.config import Config
 from inbox.core.errors import WorkerError, describe_error
 from inbox.pipeline.explaining import Explanation, Looker, Service, judge
@@ -22,7 +22,7 @@ def explain_file(config: Config, file: str, *, deep: bool = False) -> Explanatio
     locality = locality_of(config)
     service = Service(
         volume=volume_of(config),
-        limits=limits_of(config),
+        terms=terms_of(config),
         quiet=quiet_of(config, locality),
         trust_age=locality == "local",
         timing=timing_of(config),

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened, unannounced_on
-from inbox.app.values import limits_of, quiet_of, timing_of
+from inbox.app.values import quiet_of, terms_of, timing_of
 from inbox.app.working import spawn_worker
 from inbox.config import Config, redact_url
 from inbox.core.errors import DatabaseUnavailableError
@@ -135,7 +135,7 @@ def compose(
         claimer=Claimer(sessions, clock, owner=instance.owner, life=timing.lease_life),
         registrar=Registrar(sessions, clock, extracted_folder=config.storage_extracted_dir),
         reporter=reporter,
-        limits=limits_of(config),
+        terms=terms_of(config),
         timing=timing,
         emit=emit,
     )

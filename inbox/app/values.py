@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Final
 
-from inbox.archives import Limits
+from inbox.archives import Limits, Passwords, Terms
 from inbox.config import Config
 from inbox.pipeline.runner import Timing
 
@@ -23,10 +23,15 @@ def timing_of(config: Config, *, once: bool = False) -> Timing:
     )
 
 
-def limits_of(config: Config) -> Limits:
-    return Limits(
-        max_archive_bytes=config.max_archive_bytes,
-        max_member_bytes=config.max_member_bytes,
-        max_members=config.max_members,
-        max_compression_ratio=config.max_compression_ratio,
+def terms_of(config: Config) -> Terms:
+    """Return on what terms archives are read. Raises ConfigurationError when the passwords cannot be read."""
+    return Terms(
+        Limits(
+            max_archive_bytes=config.max_archive_bytes,
+            max_member_bytes=config.max_member_bytes,
+            max_members=config.max_members,
+            max_compression_ratio=config.max_compression_ratio,
+        ),
+        Passwords(config.read_archive_passwords()),
+        config.name_encoding,
     )

@@ -10,8 +10,10 @@ from inbox.archives.checking import check_members
 from inbox.archives.codepages import require_code_page
 from inbox.archives.completeness import Completeness, check_complete
 from inbox.archives.limits import Limits
+from inbox.archives.passwords import Passwords
 from inbox.archives.planning import Plan, plan_extraction
 from inbox.archives.reasons import REFUSALS, SKIPS
+from inbox.archives.terms import Terms
 from inbox.archives.writing import extract_members
 
 __all__ = [
@@ -19,7 +21,9 @@ __all__ = [
     "SKIPS",
     "Completeness",
     "Limits",
+    "Passwords",
     "Plan",
+    "Terms",
     "check_complete",
     "check_members",
     "extract_members",

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
+from inbox.archives.encryption import Seal, unsealed
 from inbox.archives.reasons import refuse
 from inbox.archives.records import BZIP2, DEFLATED, LZMA, OLD_ZSTD, STORED, XZ, ZSTD
 from inbox.archives.source import Source
@@ -123,23 +124,36 @@ _ERRORS: Final[tuple[type[Exception], ...]] = (
 
 
 def decoded(
-    source: Source, data_at: int, *, packed_bytes: int, size_bytes: int, method: int, name: str
+    source: Source,
+    data_at: int,
+    *,
+    packed_bytes: int,
+    size_bytes: int,
+    method: int,
+    name: str,
+    seal: Seal | None = None,
 ) -> Iterator[bytes]:
     """
     Yield the member's content in pieces of at most a megabyte, `size_bytes` in all.
 
-    Raises ArchiveRefusedError: BAD_DATA for a damaged stream or bytes behind its end, SIZE_LIES for another size.
+    Raises ArchiveRefusedError: BAD_DATA for a damaged stream or bytes behind its end, SIZE_LIES for another size,
+    ENCRYPTED when the seal's password does not open it.
     """
     end = data_at + packed_bytes
     pieces = source.pieces(data_at, end) if method == STORED else _packed_pieces(source, data_at, end)
+    if seal is not None:
+        pieces = unsealed(pieces, packed_bytes, seal, name)
+        packed_bytes -= seal.overhead_bytes
     if method == STORED or not (packed_bytes or size_bytes):  # some writers store nothing at all for an empty file
         yield from pieces
         return
     yield from _bounded(method, pieces, size_bytes, name)
 
 
-def decode_whole(data: bytes, size_bytes: int, method: int, name: str) -> bytes:
+def decode_whole(data: bytes, size_bytes: int, method: int, name: str, seal: Seal | None = None) -> bytes:
     """Return the content of a small member from its packed bytes at once; raises as `decoded` does."""
+    if seal is not None:
+        data = b"".join(unsealed(iter((data,)), len(data), seal, name))
     if method == STORED or not (data or size_bytes):
         return data
     if method == DEFLATED:  # by far the most

@@ -12,6 +12,7 @@ from operator import attrgetter
 from struct import Struct
 from typing import Final
 
+from inbox.archives.encryption import AES_FIELD, aes_seal
 from inbox.archives.ending import Ending
 from inbox.archives.index import Entry
 from inbox.archives.names import unicode_name
@@ -92,17 +93,18 @@ def _check_header(source: Source, entry: Entry) -> tuple[int, bool]:
     fields: tuple[int, ...] = LOCAL.unpack_from(header)
     _, _, flags, method, _, _, crc, packed_bytes, size_bytes, name_bytes, extra_bytes = fields
     if header[LOCAL.size :] != entry.raw_name or name_bytes != len(entry.raw_name):
-        if flags & IS_UTF8 or not _is_rewritten(source.peek(entry.at + LOCAL.size, name_bytes), entry):
-            raise refuse("HEADERS_DIFFER", "another name", entry.shown, damaged=True)
+        _check_rewritten(source.peek(entry.at + LOCAL.size, name_bytes), flags, entry)
         flags |= IS_UTF8
-    if method != entry.method:
+    if method != entry.told_method:
         raise refuse("HEADERS_DIFFER", "another method", entry.shown, damaged=True)
     is_streamed = bool(flags & HAS_DESCRIPTOR)
     if (flags ^ entry.flags) & _COMPARED_FLAGS or (entry.has_descriptor and not is_streamed):
         raise refuse("HEADERS_DIFFER", "other flags", entry.shown, damaged=True)
-    if method == STORED and entry.packed_bytes != entry.size_bytes:
+    if entry.method == STORED and entry.data_bytes != entry.size_bytes:
         raise refuse("SIZE_LIES", "stored, and of two sizes", entry.shown)
     extra_at = entry.at + LOCAL.size + name_bytes
+    if entry.seal is not None and entry.seal.is_aes:
+        _check_aes(source.peek(extra_at, extra_bytes), entry)
     if SENTINEL_32 in {packed_bytes, size_bytes}:
         extra = source.peek(extra_at, extra_bytes)
         packed_bytes, size_bytes = _wide_sizes(extra, packed_bytes, size_bytes, entry, is_streamed=is_streamed)
@@ -125,14 +127,26 @@ def _check_unicode_path(extra: bytes, entry: Entry) -> None:
         raise refuse("HEADERS_DIFFER", "another name in a Unicode path field", entry.shown, damaged=True)
 
 
-def _is_rewritten(local_name: bytes, entry: Entry) -> bool:
+def _check_rewritten(local_name: bytes, flags: int, entry: Entry) -> None:
     """
-    Say whether the directory has the local header's name in UTF-8 instead of code page 437.
+    Refuse another name in the local header, unless the directory has just that one in UTF-8 instead of code page 437.
 
     Python's zipfile rewrites it so when it adds to another program's archive. The two agree in all of ASCII, and so in
     every separator.
     """
-    return bool(entry.flags & IS_UTF8) and local_name.decode("cp437").encode() == entry.raw_name
+    is_same = entry.flags & IS_UTF8 and local_name.decode("cp437").encode() == entry.raw_name
+    if flags & IS_UTF8 or not is_same:
+        raise refuse("HEADERS_DIFFER", "another name", entry.shown, damaged=True)
+
+
+def _check_aes(extra: bytes, entry: Entry) -> None:
+    """The local header has to describe the encryption as the directory does."""
+    try:
+        fields = [aes_seal(content) for kind, content in extra_fields(extra) if kind == AES_FIELD]
+    except MalformedFieldError:
+        raise refuse("BAD_EXTRA_FIELD", member=entry.shown) from None
+    if fields != [(entry.seal, entry.method)]:
+        raise refuse("HEADERS_DIFFER", "another encryption", entry.shown, damaged=True)
 
 
 def _wide_sizes(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from inbox.archives.encryption import AES_FIELD, AES_METHOD, Seal, aes_seal, traditional_seal
 from inbox.archives.ending import Ending
 from inbox.archives.limits import Limits
 from inbox.archives.names import shown_name, unicode_name
@@ -45,6 +46,8 @@ class Entry:
     """The one that counts: from the Unicode path field where there is a valid one."""
     is_utf8: bool
     flags: int
+    told_method: int
+    """As it stands in the header: 99 for AES, whatever is below it."""
     method: int
     crc: int
     packed_bytes: int
@@ -54,6 +57,8 @@ class Entry:
     """Unix file type, 0 where the writer did not say."""
     is_directory: bool
     """By its kind or a trailing `/`. A trailing backslash may be half of a character, and tells once it is decoded."""
+    seal: Seal | None
+    """How it is encrypted, if it is."""
 
     @property
     def has_descriptor(self) -> bool:
@@ -63,19 +68,26 @@ class Entry:
     def shown(self) -> str:
         return shown_name(self.name)
 
+    @property
+    def data_bytes(self) -> int:
+        """Its packed bytes without what encryption adds."""
+        return self.packed_bytes - (self.seal.overhead_bytes if self.seal is not None else 0)
 
-def read_index(source: Source, ending: Ending, limits: Limits) -> list[Entry]:
+
+def read_index(source: Source, ending: Ending, limits: Limits, *, with_encrypted: bool = False) -> list[Entry]:
     """
     Return all entries in their order.
 
     Raises ArchiveRefusedError for a directory that is damaged, that lies about its size or its number of entries, has
-    encrypted members or parts on other disks, or more members than are allowed.
+    encrypted members (unless `with_encrypted`) or parts on other disks, or more members than are allowed.
     """
     limits.check_count(ending.entries, "members")
     limits.check_names(ending.index_bytes, "a central directory")
     entries: list[Entry] = []
     for record, variable in _records(source, ending):
         limits.check_count(len(entries) + 1, "members")
+        if record[3] & ENCRYPTED and not with_encrypted:
+            raise refuse("ENCRYPTED", member=shown_name(variable[: record[10]]))
         entries.append(_entry(len(entries), record, variable, ending))
     if ending.entries != (len(entries) if ending.is_wide else len(entries) % (SENTINEL_16 + 1)):
         raise refuse("INDEX_LIES", f"{len(entries):,} members listed, {ending.entries:,} announced", damaged=True)
@@ -102,16 +114,33 @@ def _records(source: Source, ending: Ending) -> Iterator[tuple[tuple[int, ...], 
 
 
 def _entry(position: int, record: tuple[int, ...], variable: bytes, ending: Ending) -> Entry:
-    (_, made_by, _, flags, method, _, _, crc, packed_bytes, size_bytes, name_bytes, _, _, disk, _, attributes, at) = (
-        record
-    )
+    (
+        _,
+        made_by,
+        _,
+        flags,
+        method,
+        time,
+        _,
+        crc,
+        packed_bytes,
+        size_bytes,
+        name_bytes,
+        _,
+        _,
+        disk,
+        _,
+        attributes,
+        at,
+    ) = record
     raw = name = variable[:name_bytes]
     is_utf8 = bool(flags & IS_UTF8)
     extra = variable[name_bytes:]
-    if flags & (ENCRYPTED | STRONGLY_ENCRYPTED | MASKED):
-        raise refuse("ENCRYPTED", member=shown_name(raw))
+    aes = None
+    if flags & (STRONGLY_ENCRYPTED | MASKED):
+        raise refuse("ENCRYPTED", "in a way that is not read", shown_name(raw))
     if extra:
-        zip64, unicode_path = _known_fields(extra, raw)
+        zip64, unicode_path, aes = _known_fields(extra, raw)
         size_bytes, packed_bytes, at, disk = _widened(zip64, size_bytes, packed_bytes, at, disk, raw)
         if unicode_path is not None:
             if (is_utf8 and unicode_path != raw) or unicode_path.endswith(b"/") != raw.endswith(b"/"):
@@ -121,6 +150,10 @@ def _entry(position: int, record: tuple[int, ...], variable: bytes, ending: Endi
         raise refuse("BAD_ZIP64", "a Zip64 field is missing", shown_name(raw))
     if disk:
         raise refuse("MULTI_DISK", member=shown_name(raw))
+    seal, real_method = None, method
+    if flags & ENCRYPTED and (packed_bytes or size_bytes):  # of nothing there is nothing to encrypt
+        check_byte = time >> 8 if flags & HAS_DESCRIPTOR else crc >> 24
+        seal, real_method = _sealed(method, aes, check_byte, packed_bytes, raw)
     mode = attributes >> 16
     host = made_by >> 8
     if host not in UNIX_HOSTS and not stat.S_ISLNK(mode):  # some readers make links whatever the host says
@@ -128,14 +161,27 @@ def _entry(position: int, record: tuple[int, ...], variable: bytes, ending: Endi
     has_attribute = bool(attributes & _DOS_DIRECTORY) and (not size_bytes or host in _DOS_HOSTS)
     is_directory = name.endswith(b"/") or stat.S_ISDIR(mode) or (not stat.S_IFMT(mode) and has_attribute)
     return Entry(
-        position, raw, name, is_utf8, flags, method, crc, packed_bytes, size_bytes, at + ending.prefix_bytes,
-        stat.S_IFMT(mode), is_directory,
+        position, raw, name, is_utf8, flags, method, real_method, crc, packed_bytes, size_bytes,
+        at + ending.prefix_bytes, stat.S_IFMT(mode), is_directory, seal,
     )  # fmt: skip
 
 
-def _known_fields(extra: bytes, raw: bytes) -> tuple[bytes | None, bytes | None]:
-    """Return the Zip64 field, and the name in the Unicode path field; two of a kind would be read either way."""
-    zip64 = unicode_path = None
+def _sealed(method: int, aes: bytes | None, check_byte: int, packed_bytes: int, raw: bytes) -> tuple[Seal, int]:
+    """Return how an encrypted member is encrypted, and its method of compression."""
+    seal, real_method = traditional_seal(check_byte), method
+    if method == AES_METHOD:
+        described = aes_seal(aes) if aes is not None else None
+        if described is None:
+            raise refuse("BAD_EXTRA_FIELD", "it does not say how AES is used", shown_name(raw))
+        seal, real_method = described
+    if packed_bytes < seal.overhead_bytes:
+        raise refuse("BAD_DATA", "too short for an encrypted member", shown_name(raw))
+    return seal, real_method
+
+
+def _known_fields(extra: bytes, raw: bytes) -> tuple[bytes | None, bytes | None, bytes | None]:
+    """Return the Zip64 field, the name in the Unicode path field, and the AES field; two would be read either way."""
+    zip64 = unicode_path = aes = None
     try:
         for kind, content in extra_fields(extra):
             if kind == ZIP64_FIELD:
@@ -146,9 +192,13 @@ def _known_fields(extra: bytes, raw: bytes) -> tuple[bytes | None, bytes | None]
                 if unicode_path is not None:
                     raise refuse("BAD_EXTRA_FIELD", "two Unicode path fields", shown_name(raw))
                 unicode_path = content
+            elif kind == AES_FIELD:
+                if aes is not None:
+                    raise refuse("BAD_EXTRA_FIELD", "two AES fields", shown_name(raw))
+                aes = content
     except MalformedFieldError:
         raise refuse("BAD_EXTRA_FIELD", member=shown_name(raw)) from None
-    return zip64, unicode_name(unicode_path, raw) if unicode_path is not None else None
+    return zip64, unicode_name(unicode_path, raw) if unicode_path is not None else None, aes
 
 
 def _widened(

@@ -13,20 +13,24 @@ from typing import Final
 
 from inbox.archives.codepages import DETECT, UTF8, NameReader, Reading
 from inbox.archives.decoding import METHODS, decode_whole, decoded
+from inbox.archives.encryption import Seal
 from inbox.archives.ending import find_ending
 from inbox.archives.headers import locate_data
 from inbox.archives.index import Entry, read_index
 from inbox.archives.limits import Limits
 from inbox.archives.names import SAME_FOLDED, SkipMemberError, folded, is_junk, remarks_on, safe_path, shown_name
+from inbox.archives.passwords import Passwords
 from inbox.archives.reasons import refuse
 from inbox.archives.records import DEFLATED, PATCHED
 from inbox.archives.source import Source
 from inbox.archives.tree import Tree
+from inbox.archives.unlocking import unlock
 from inbox.domain import NameOrigin, SkippedMember
 
 MAX_LINK_BYTES: Final = 4096
 _EMPTY_STREAM_BYTES: Final = 64
 """The longest that any method makes of nothing."""
+_NO_PASSWORDS: Final = Passwords()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class PlannedFile:
     size_bytes: int
     crc: int
     method: int
+    seal: Seal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,13 @@ class Plan:
     """By position, the origin of each name that is not simply the UTF-8 that stands in the archive."""
 
 
-def plan_extraction(fd: int, limits: Limits, *, name_encoding: str = DETECT) -> Plan:
+def plan_extraction(
+    fd: int, limits: Limits, *, passwords: Passwords = _NO_PASSWORDS, name_encoding: str = DETECT
+) -> Plan:
     """
-    Judge the open archive and return what to write. Names that nobody marked are read by `name_encoding`.
+    Judge the open archive and return what to write.
+
+    Encrypted members need one password that fits them all. Names that nobody marked are read by `name_encoding`.
 
     Raises ArchiveRefusedError when the archive is at fault, NotSettledError when it changes meanwhile, StorageError
     when it cannot be read.
@@ -72,10 +81,10 @@ def plan_extraction(fd: int, limits: Limits, *, name_encoding: str = DETECT) -> 
         raise refuse("TRAILING_DATA", damaged=True)
     if ending.prefix_bytes:
         raise refuse("PREPENDED_DATA", f"{ending.prefix_bytes:,} bytes")
-    entries = read_index(source, ending, limits)
-    return _Judge(
-        source, limits, entries, locate_data(source, ending, entries), NameReader(entries, name_encoding)
-    ).plan()
+    entries = read_index(source, ending, limits, with_encrypted=bool(passwords))
+    data_at = locate_data(source, ending, entries)
+    unlock(source, entries, data_at, passwords)
+    return _Judge(source, limits, entries, data_at, NameReader(entries, name_encoding)).plan()
 
 
 @dataclass
@@ -149,7 +158,7 @@ class _Judge:
         self.files.append(
             PlannedFile(
                 path, entry.position, self.data_at[entry.position], entry.packed_bytes, entry.size_bytes, entry.crc,
-                entry.method,
+                entry.method, entry.seal,
             )
         )  # fmt: skip
         return entry.size_bytes
@@ -167,7 +176,7 @@ class _Judge:
         if entry.packed_bytes > _EMPTY_STREAM_BYTES or entry.method not in METHODS:
             return False
         packed = self.source.peek(self.data_at[entry.position], entry.packed_bytes)
-        return not decode_whole(packed, 0, entry.method, entry.shown)
+        return not decode_whole(packed, 0, entry.method, entry.shown, entry.seal)
 
     def _place_link(self, entry: Entry, path: str) -> None:
         """A link is never made. One that leads elsewhere shows what the archive is after, and refuses it."""
@@ -210,6 +219,7 @@ class _Judge:
             size_bytes=entry.size_bytes,
             method=entry.method,
             name=entry.shown,
+            seal=entry.seal,
         )
 
     @staticmethod

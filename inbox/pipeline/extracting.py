@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
-from inbox.archives import Limits, extract_members, plan_extraction
+from inbox.archives import Terms, extract_members, plan_extraction
 from inbox.core.errors import LeaseLostError, StorageError
 from inbox.domain import BatchLease, Drop, Extraction
 from inbox.utils.drops import require_unchanged
@@ -27,7 +27,7 @@ def extract(
     drop: Drop,
     lease: BatchLease,
     volume: Volume,
-    limits: Limits,
+    terms: Terms,
     *,
     should_stop: Callable[[], bool],
     still_held: Callable[[], bool],
@@ -38,12 +38,12 @@ def extract(
     Raises ArchiveRefusedError when the archive is at fault, NotSettledError when it changed meanwhile, StorageError
     when the volume does not allow it, LeaseLostError when another worker has taken the batch over.
     """
-    plan = plan_extraction(fd, limits)
+    plan = plan_extraction(fd, terms.limits, passwords=terms.passwords, name_encoding=terms.name_encoding)
     require_room(volume.extracted, plan.declared_bytes)
     staging = volume.staging / f"{lease.batch_id[:32]}.{lease.token}"
     try:
         staging.mkdir(parents=True)
-        extraction = extract_members(fd, plan, staging, limits, should_stop=should_stop)
+        extraction = extract_members(fd, plan, staging, terms.limits, should_stop=should_stop)
         require_unchanged(fd, drop)
         if not still_held():
             raise LeaseLostError("another worker has taken the batch over", subject=lease.batch_id)

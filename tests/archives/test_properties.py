@@ -8,9 +8,10 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sealing import PASSWORD, locked, locked_by_aes
 from zips import BZIP2, DEFLATED, DESCRIPTOR_FLAG, LINK, LZMA, STORED, XZ, ZSTD, Member, archive
 
-from inbox.archives import Limits, check_complete, extract_members, plan_extraction
+from inbox.archives import Limits, Passwords, check_complete, extract_members, plan_extraction
 from inbox.core.errors import ArchiveRefusedError, NotSettledError
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # hundreds of examples, each synced to its disk
@@ -30,6 +31,10 @@ SEEDS = [
     archive([Member("a.txt", b"hello" * 99, method) for method in (STORED,)] + [Member("d/b", bytes(5000))]),
     archive([Member(f"{method}", b"hello" * 99, method) for method in (DEFLATED, BZIP2, LZMA, XZ, ZSTD)]),
     archive([Member("s", b"streamed" * 9, flags=DESCRIPTOR_FLAG), Member("l", b"s", mode=LINK)]),
+    archive(
+        [locked("t", b"locked" * 9), locked("d", b"l" * 99, flags=DESCRIPTOR_FLAG), locked_by_aes("s", b"l", STORED)]
+    ),
+    archive([locked_by_aes("1", b"locked" * 9, version=1), locked_by_aes("z", b"locked" * 9, ZSTD), "clear"]),
     archive([Member("z", b"wide" * 9, zip64=True), Member("inner.zip", archive(["x"]), STORED)], zip64_end=True),
 ]
 
@@ -90,7 +95,8 @@ def test_no_damage_escapes(data):
         fd = os.open(base / "archive.zip", os.O_RDONLY)
         try:
             check_complete(fd)
-            extraction = extract_members(fd, plan_extraction(fd, NARROW), base / "target", NARROW)
+            plan = plan_extraction(fd, NARROW, passwords=Passwords((PASSWORD,)))
+            extraction = extract_members(fd, plan, base / "target", NARROW)
         except (ArchiveRefusedError, NotSettledError):
             extraction = None
         finally:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from inbox.archives import Completeness, Limits, Plan, check_members, plan_extraction
+from inbox.archives import Completeness, Plan, Terms, check_members, plan_extraction
 from inbox.core.errors import (
     ArchiveRefusedError,
     NotSettledError,
@@ -58,7 +58,7 @@ class Service:
     """The service whose decision is foreseen, in plain values. Its clock is trusted like the service trusts it."""
 
     volume: Volume
-    limits: Limits
+    terms: Terms
     quiet: timedelta
     trust_age: bool
     timing: Timing
@@ -193,12 +193,12 @@ class Looker:
         return _known_batch(found, _standing(found, stored, now), session) if found is not None else None
 
     def _plan(self, drop: Drop, fd: int, facts: Facts, *, deep: bool) -> Facts:
-        limits = self._service.limits
+        terms = self._service.terms
         try:
-            plan = plan_extraction(fd, limits)
+            plan = plan_extraction(fd, terms.limits, passwords=terms.passwords, name_encoding=terms.name_encoding)
             facts = replace(facts, contents=_contents(plan), room=self._room(plan))
             if deep:
-                check_members(fd, plan, limits)
+                check_members(fd, plan, terms.limits)
                 facts = replace(facts, contents=_contents(plan, is_decoded=True))
         except ArchiveRefusedError as error:
             patience = (
@@ -236,7 +236,7 @@ class Looker:
         return Place.ELSEWHERE
 
     def _limited(self) -> Limited:
-        limits = self._service.limits
+        limits = self._service.terms.limits
         return Limited(
             limits.max_archive_bytes, limits.max_member_bytes, limits.max_members, limits.max_compression_ratio
         )

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from inbox import events
-from inbox.archives import Completeness, Limits
+from inbox.archives import Completeness, Terms
 from inbox.core.errors import (
     ArchiveRefusedError,
     LeaseLostError,
@@ -75,7 +75,7 @@ class Intake:
     claimer: Claimer
     registrar: Registrar
     reporter: Reporter
-    limits: Limits
+    terms: Terms
     timing: Timing
     emit: Emit
     on_registered: Callable[[], None] = _nothing
@@ -260,7 +260,7 @@ class Intake:
                 drop,
                 lease,
                 self.volume,
-                self.limits,
+                self.terms,
                 should_stop=self.should_stop,
                 still_held=lambda: self._still_held(lease),
             )
