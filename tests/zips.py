@@ -14,13 +14,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import inflate64
+
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
-STORED, DEFLATED, BZIP2, LZMA, OLD_ZSTD, ZSTD, XZ = 0, 8, 12, 14, 20, 93, 95
+STORED, DEFLATED, DEFLATE64, BZIP2, LZMA, OLD_ZSTD, ZSTD, XZ = 0, 8, 9, 12, 14, 20, 93, 95
 DESCRIPTOR_FLAG, UTF8_FLAG = 1 << 3, 1 << 11
 UNIX = 3
 REGULAR, FOLDER, LINK, PIPE = 0o100644, 0o040755, 0o120777, 0o010644
@@ -73,22 +75,22 @@ class Member:
         self.packed_size = len(self.packed) if self.packed_size is None else self.packed_size
 
 
+PACKERS = {BZIP2: bz2.compress, XZ: lzma.compress, ZSTD: zstd.compress, OLD_ZSTD: zstd.compress}
+
+
 def pack(content: bytes, method: int) -> bytes:
     if method == DEFLATED:
         compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
         return compressor.compress(content) + compressor.flush()
-    if method == BZIP2:
-        return bz2.compress(content)
-    if method == XZ:
-        return lzma.compress(content)
-    if method in {ZSTD, OLD_ZSTD}:
-        return zstd.compress(content)
+    if method == DEFLATE64:
+        deflater = inflate64.Deflater()
+        return deflater.deflate(content) + deflater.flush()
     if method == LZMA:
         properties = struct.pack("<BI", (2 * 5 + 0) * 9 + 3, 1 << 20)
         filters = [{"id": lzma.FILTER_LZMA1, "lc": 3, "lp": 0, "pb": 2, "dict_size": 1 << 20}]
         packed = lzma.compress(content, lzma.FORMAT_RAW, filters=filters)
         return b"\x09\x04" + struct.pack("<H", len(properties)) + properties + packed
-    return content
+    return PACKERS.get(method, bytes)(content)
 
 
 def extra_field(kind: int, content: bytes) -> bytes:

@@ -9,11 +9,13 @@ import bz2
 import lzma
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any, Final, Protocol
 
+from inbox.archives.deflate64 import Inflate64
 from inbox.archives.encryption import Seal, unsealed
 from inbox.archives.reasons import refuse
-from inbox.archives.records import BZIP2, DEFLATED, LZMA, OLD_ZSTD, STORED, XZ, ZSTD
+from inbox.archives.records import BZIP2, DEFLATE64, DEFLATED, LZMA, OLD_ZSTD, STORED, XZ, ZSTD
 from inbox.archives.source import Source
 
 if sys.version_info >= (3, 14):
@@ -110,6 +112,7 @@ METHODS: Final[dict[int, Callable[[], Decompressor] | None]] = {
     XZ: _unxz,
     ZSTD: _unzstd,
     OLD_ZSTD: _unzstd,
+    **({DEFLATE64: Inflate64} if find_spec("inflate64") else {}),
 }
 """What is read here; the rest is skipped by name of the method."""
 

@@ -36,6 +36,7 @@ UNICODE_PATH_FIELD: Final = 0x7075  # 4.6.9
 
 STORED: Final = 0  # 4.4.5
 DEFLATED: Final = 8
+DEFLATE64: Final = 9
 BZIP2: Final = 12
 LZMA: Final = 14
 OLD_ZSTD: Final = 20

@@ -18,7 +18,22 @@ from sealing import (
     locked,
     locked_by_aes,
 )
-from zips import BZIP2, DEFLATED, DESCRIPTOR_FLAG, LINK, LZMA, STORED, XZ, ZSTD, Member, archive, opened, pack, tree
+from zips import (
+    BZIP2,
+    DEFLATE64,
+    DEFLATED,
+    DESCRIPTOR_FLAG,
+    LINK,
+    LZMA,
+    STORED,
+    XZ,
+    ZSTD,
+    Member,
+    archive,
+    opened,
+    pack,
+    tree,
+)
 
 from inbox.archives import Limits, Passwords, plan_extraction
 from inbox.archives.decoding import decode_whole
@@ -253,7 +268,7 @@ def test_passwords_travel_and_are_shown_nowhere(tmp_path):
 @settings(max_examples=60, deadline=None)
 @given(
     content=st.binary(max_size=500),
-    method=st.sampled_from([STORED, DEFLATED, BZIP2, LZMA, XZ, ZSTD]),
+    method=st.sampled_from([STORED, DEFLATED, DEFLATE64, BZIP2, LZMA, XZ, ZSTD]),
     strength=st.integers(0, 3),
     password=st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
 )

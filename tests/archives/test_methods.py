@@ -1,16 +1,19 @@
 """Whatever a compressed stream claims: no more than was declared comes out, and the stream ends with its member."""
 
+import subprocess
+import sys
 import tracemalloc
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zips import BZIP2, DEFLATED, LZMA, XZ, ZSTD, Member, archive, pack, tree
+from zips import BZIP2, DEFLATE64, DEFLATED, LZMA, XZ, ZSTD, Member, archive, pack, tree
 
 from inbox.archives.decoding import METHODS, decode_whole
 from inbox.core.errors import ArchiveRefusedError
 
-ENDING = {"deflate": DEFLATED, "bzip2": BZIP2, "XZ": XZ, "Zstandard": ZSTD}
+ENDING = {"deflate": DEFLATED, "Deflate64": DEFLATE64, "bzip2": BZIP2, "XZ": XZ, "Zstandard": ZSTD}
 """Methods whose stream says where it ends; LZMA's need not."""
 TEXT = b"the same words again and again, " * 20
 ZSTD_MAGIC = bytes.fromhex("28b52ffd")
@@ -28,14 +31,26 @@ def zstd_frame(window_log: int, content: bytes) -> bytes:
     return ZSTD_MAGIC + bytes([0, (window_log - 10) << 3]) + block + content
 
 
+def lsb(value: int, width: int) -> str:
+    """A number's bits, the lowest first, as extra bits stand in a stream."""
+    return f"{value:0{width}b}"[::-1]
+
+
+def bits(*parts: str) -> bytes:
+    """Bits in the order in which they are read, as bytes."""
+    stream = "".join(parts)
+    return int(stream[::-1], 2).to_bytes(-(-len(stream) // 8), "little")
+
+
 @pytest.mark.parametrize("method", ENDING.values(), ids=ENDING)
 def test_stream_cut_short_anywhere_is_damage(method):
     """
     However many of its last bytes a stream lacks, it is refused as damaged.
     """
-    packed = pack(TEXT, method)
+    packed, empty = pack(TEXT, method), pack(b"", method)
 
     codes = {refusal(packed[:length], method) for length in range(len(packed))}
+    codes |= {refusal(empty[:length], method, size=0) for length in range(1, len(empty))}
 
     assert {"BAD_DATA"} == codes
 
@@ -95,6 +110,65 @@ def test_content_comes_in_pieces(unpack, method):
     assert peak < len(content) // 2
 
 
+def test_deflate64_keeps_nothing():
+    """
+    What Deflate64 was given is let go of with its member: memory does not grow by what has been read.
+    """
+    content = Random(1).randbytes(30_000)
+    packed = pack(content, DEFLATE64)
+    assert content == decode_whole(packed, len(content), DEFLATE64, "a.txt")
+    tracemalloc.start()
+
+    for _ in range(20):
+        decode_whole(bytes(bytearray(packed)), len(content), DEFLATE64, "a.txt")
+    left = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+
+    assert left < len(content)
+
+
+def test_bomb_of_deflate64_comes_in_pieces():
+    """
+    A stream of nothing but the longest repetitions, 18,000 to one, gives a megabyte at a time at the most.
+    """
+    longest = ("11000101", "1" * 16, "00000")
+    packed = bits("1", "10", "00110000", *longest * 3000, "0000000")
+    tracemalloc.start()
+
+    code = refusal(packed, DEFLATE64, size=100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert "SIZE_LIES" == code
+    assert peak < 4 << 20
+
+
+def test_deflate64_ends_at_any_place():
+    """
+    Streams of every short length end where their member does, and bytes behind them are seen, however few or many.
+    """
+    for size in range(100):
+        content = Random(size).randbytes(size)
+        packed = pack(content, DEFLATE64)
+        assert content == decode_whole(packed, size, DEFLATE64, "a.txt")
+        assert {"BAD_DATA"} == {refusal(packed + bytes(extra), DEFLATE64, size) for extra in (1, 31, 32, 33, 99)}
+
+
+def test_distances_of_deflate64_reach_far_back(unpack):
+    """
+    A repetition 60,000 bytes back, and one of 60,000 bytes, are what Deflate64 adds to deflate.
+    """
+    block = Random(2).randbytes(65_535)
+    stored = b"\0\xff\xff\0\0" + block
+    repeat = bits("1", "10", "11000101", lsb(60_000 - 3, 16), "11111", lsb(65_000 - 49_153, 14), "0000000")
+
+    packed = stored + repeat
+    content = block + block[-65_000:][:60_000]
+    _, target = unpack(archive([Member("a.txt", content, DEFLATE64, packed=packed)]))
+
+    assert {"a.txt": content} == tree(target)
+
+
 def test_window_of_zstandard_is_bounded():
     """
     A frame may ask for a window of 128 MiB, as an LZMA member may for its dictionary, and not for more.
@@ -142,3 +216,16 @@ def test_garbage_is_refused_or_has_its_size(method, packed, declared):
         came = error.reason_code
 
     assert came in {declared, "BAD_DATA", "SIZE_LIES"}
+
+
+def test_deflate64_is_an_extra():
+    """
+    Without the package of the extra everything else is read, and members by Deflate64 are skipped as unsupported.
+    """
+    program = (
+        "import sys; sys.modules['inflate64'] = None; from inbox.archives.decoding import METHODS; print(*METHODS)"
+    )
+
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    assert {str(method) for method in METHODS} - {"9"} == set(told.split())

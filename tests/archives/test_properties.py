@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sealing import PASSWORD, locked, locked_by_aes
-from zips import BZIP2, DEFLATED, DESCRIPTOR_FLAG, LINK, LZMA, STORED, XZ, ZSTD, Member, archive
+from zips import BZIP2, DEFLATE64, DEFLATED, DESCRIPTOR_FLAG, LINK, LZMA, STORED, XZ, ZSTD, Member, archive
 
 from inbox.archives import Limits, Passwords, check_complete, extract_members, plan_extraction
 from inbox.core.errors import ArchiveRefusedError, NotSettledError
@@ -25,11 +25,11 @@ contents = st.one_of(st.binary(max_size=2000), st.integers(0, 5000).map(bytes))
 trees = st.dictionaries(paths, contents, max_size=12).filter(
     lambda tree: not any(other.startswith(f"{path}/") for path in tree for other in tree)
 )
-methods = st.sampled_from([STORED, DEFLATED, BZIP2, LZMA, XZ, ZSTD])
+methods = st.sampled_from([STORED, DEFLATED, DEFLATE64, BZIP2, LZMA, XZ, ZSTD])
 
 SEEDS = [
     archive([Member("a.txt", b"hello" * 99, method) for method in (STORED,)] + [Member("d/b", bytes(5000))]),
-    archive([Member(f"{method}", b"hello" * 99, method) for method in (DEFLATED, BZIP2, LZMA, XZ, ZSTD)]),
+    archive([Member(f"{method}", b"hello" * 99, method) for method in (DEFLATED, DEFLATE64, BZIP2, LZMA, XZ, ZSTD)]),
     archive([Member("s", b"streamed" * 9, flags=DESCRIPTOR_FLAG), Member("l", b"s", mode=LINK)]),
     archive(
         [locked("t", b"locked" * 9), locked("d", b"l" * 99, flags=DESCRIPTOR_FLAG), locked_by_aes("s", b"l", STORED)]
