@@ -7,7 +7,23 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from zips import BZIP2, DEFLATED, DESCRIPTOR_FLAG, FOLDER, LINK, LZMA, PIPE, STORED, XZ, Member, archive, unicode_path
+from sealing import locked, locked_by_aes
+from zips import (
+    BZIP2,
+    DEFLATE64,
+    DEFLATED,
+    DESCRIPTOR_FLAG,
+    FOLDER,
+    LINK,
+    LZMA,
+    PIPE,
+    STORED,
+    XZ,
+    ZSTD,
+    Member,
+    archive,
+    unicode_path,
+)
 
 _TEXT = b"hello, inbox\n" * 40
 
@@ -17,12 +33,16 @@ def built() -> list[bytes]:
     legacy = "日本語".encode("shift_jis")
     return [
         archive([Member("a.txt", _TEXT, STORED), Member("d/b", bytes(5000))]),
-        archive([Member(f"{method}", _TEXT, method) for method in (STORED, DEFLATED, BZIP2, LZMA, XZ)]),
+        archive(
+            [Member(f"{method}", _TEXT, method) for method in (STORED, DEFLATED, DEFLATE64, BZIP2, LZMA, XZ, ZSTD)]
+        ),
         archive([Member("s", _TEXT, flags=DESCRIPTOR_FLAG), Member("t", b"", STORED, flags=DESCRIPTOR_FLAG)]),
         archive([Member("l", b"s", STORED, mode=LINK), Member("p", b"", mode=PIPE), Member("s/", b"", mode=FOLDER)]),
         archive([Member("z", _TEXT, zip64=True), Member("in.zip", archive(["x"]), STORED)], zip64_end=True),
         archive([Member(legacy, _TEXT), Member(b"n", _TEXT, extra=unicode_path("名", b"n"))]),
         archive(["__MACOSX/._a", "a/b/c/d", ".DS_Store", "w\\x\\y"], comment=b"comment" * 9),
+        archive([locked("t", _TEXT), locked("d", _TEXT, flags=DESCRIPTOR_FLAG), locked_by_aes("s", _TEXT, STORED)]),
+        archive([locked_by_aes("1", _TEXT, version=1), locked_by_aes("z", _TEXT, ZSTD), "clear"]),
         archive([]),
     ]
 
