@@ -143,6 +143,62 @@ def test_damage_that_was_a_hole_is_filled(house):
     assert 1 == len(house.heard(BatchRegistered))
 
 
+def test_hole_is_awaited_however_long(house):
+    """
+    A damaged drop of which a part was never written waits, with one line, until its writer comes back to fill the hole.
+    """
+    good = archive([Member("a", b"x" * 300_000, STORED), "b"])
+    path = house.volume.uploads / "drop.zip"
+    with path.open("wb") as file:
+        file.write(good[:100_000])
+        file.seek(200_000)
+        file.write(good[200_000:])
+    for _ in range(3):
+        house.take()
+        house.clock.go_on(3600)
+    waits = house.heard(DropWaits)
+    at_rest = house.intake.is_at_rest()
+    with path.open("r+b") as file:
+        file.seek(100_000)
+        file.write(good[100_000:200_000])
+    house.take()
+
+    assert ["UNWRITTEN"] == [event.reason_code for event in waits]
+    assert at_rest
+    assert [] == house.heard(BatchRefused)
+    assert 2 == house.heard(BatchRegistered)[0].files
+
+
+def test_hostile_archive_is_refused_though_it_has_a_hole(house):
+    """
+    A hole excuses damage, and nothing else.
+    """
+    path = house.drop(data=archive([Member("../up", b"x" * 300_000, STORED)]))
+    data = path.read_bytes()
+    with path.open("wb") as file:
+        file.write(data[:100_000])
+        file.seek(200_000)
+        file.write(data[200_000:])
+    house.take()
+
+    assert ["UNSAFE_PATH"] == [event.reason_code for event in house.heard(BatchRefused)]
+
+
+def test_sparse_archive_is_taken(house):
+    """
+    A whole archive whose zeros are holes, as `cp --sparse` makes it, is taken.
+    """
+    data = archive([Member("zeros", bytes(300_000), STORED)])
+    path = house.volume.uploads / "drop.zip"
+    with path.open("wb") as file:
+        file.write(data[:100])
+        file.seek(290_000)
+        file.write(data[290_000:])
+    house.take()
+
+    assert 1 == len(house.heard(BatchRegistered))
+
+
 def test_hostile_archive_is_refused_at_once(house):
     """
     What is the archive's own fault is refused however young the drop is.

@@ -8,7 +8,7 @@ a folder of the service.
 
 from inbox.archives.checking import check_members
 from inbox.archives.codepages import require_code_page
-from inbox.archives.completeness import Completeness, check_complete
+from inbox.archives.completeness import UNWRITTEN, Completeness, check_complete
 from inbox.archives.limits import Limits
 from inbox.archives.passwords import Passwords
 from inbox.archives.planning import Plan, plan_extraction
@@ -19,6 +19,7 @@ from inbox.archives.writing import extract_members
 __all__ = [
     "REFUSALS",
     "SKIPS",
+    "UNWRITTEN",
     "Completeness",
     "Limits",
     "Passwords",

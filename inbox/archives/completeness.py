@@ -42,6 +42,9 @@ _NO_END: Final = Completeness(
 _NO_FIRST: Final = Completeness(
     complete=False, reason_code="FIRST_MEMBER_MISSING", reason="its end is there, its first member is not"
 )
+UNWRITTEN: Final = Completeness(
+    complete=False, reason_code="UNWRITTEN", reason="it is damaged, and parts of its room were never written"
+)
 _OTHER: Final = Completeness(
     complete=False, reason_code="NOT_AN_ARCHIVE", reason="it neither begins nor ends like a ZIP archive"
 )

@@ -108,6 +108,10 @@ class Settler:
         watched.look = None
         watched.held_until = self._clock.monotonic() + seconds
 
+    def leave(self, drop: Drop, verdict: Completeness) -> None:
+        """Take somebody else's word that this drop is not whole, until it changes."""
+        self._watch(drop).look = Look(verdict)
+
     def next_look_in(self) -> float | None:
         """Return the seconds until the next drop may have become quiet, or None when none is under way."""
         now = self._clock.monotonic()

@@ -73,6 +73,18 @@ def is_being_written(fd: int) -> bool | None:
     return False
 
 
+def is_partly_unwritten(fd: int) -> bool:
+    """
+    Say whether room within the file was reserved and never written, as far as the file system tells.
+
+    lseek(2), SEEK_HOLE, finds that in sparse and in preallocated files. Where it is not to be had the answer is no.
+    """
+    try:
+        return os.lseek(fd, 0, os.SEEK_HOLE) < os.fstat(fd).st_size
+    except OSError:
+        return False
+
+
 def require_unchanged(fd: int, drop: Drop) -> None:
     """Raise NotSettledError unless the open file still has the identity that was scanned."""
     if identity_of(os.fstat(fd)) != drop.identity:

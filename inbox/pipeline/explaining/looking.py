@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from inbox.archives import Completeness, Plan, Terms, check_members, plan_extraction
+from inbox.archives import UNWRITTEN, Completeness, Plan, Terms, check_members, plan_extraction
 from inbox.core.errors import (
     ArchiveRefusedError,
     NotSettledError,
@@ -44,7 +44,7 @@ from inbox.pipeline.runner.intake import Timing, is_cared_for, left_there_on_pur
 from inbox.pipeline.settling import BEING_WRITTEN, Settled, Settler, look_inside
 from inbox.pipeline.watching import is_temporary
 from inbox.utils.clock import Clock
-from inbox.utils.drops import look_at, opened, require_unchanged
+from inbox.utils.drops import is_partly_unwritten, look_at, opened, require_unchanged
 from inbox.utils.volume import Volume, find_by_stored_name, storable
 
 if TYPE_CHECKING:
@@ -131,12 +131,7 @@ class Looker:
             quiet, completeness = self._settle(drop)
             facts = replace(facts, quiet=quiet, lock=self._lock(drop))
         completeness = completeness or look_inside(drop).completeness
-        facts = replace(
-            facts,
-            whole=Whole(
-                completeness.complete, completeness.reason_code, completeness.reason, completeness.is_no_archive
-            ),
-        )
+        facts = replace(facts, whole=_whole(completeness))
         if not completeness.complete and completeness.reason_code != BEING_WRITTEN:
             return facts
         with opened(drop) as fd:
@@ -201,11 +196,11 @@ class Looker:
                 check_members(fd, plan, terms.limits)
                 facts = replace(facts, contents=_contents(plan, is_decoded=True))
         except ArchiveRefusedError as error:
-            patience = (
-                self._service.timing.patience_with(error, drop, self._clock.now())
-                if facts.place is Place.UPLOADS
-                else 0.0
-            )
+            patience = 0.0
+            if facts.place is Place.UPLOADS:
+                if error.damaged and is_partly_unwritten(fd):
+                    return replace(facts, whole=_whole(UNWRITTEN))
+                patience = self._service.timing.patience_with(error, drop, self._clock.now())
             refusal = Refusal(error.reason_code, error.message, error.subject, error.hint, round(patience, 3))
             return replace(facts, refusal=refusal)
         return facts
@@ -240,6 +235,10 @@ class Looker:
         return Limited(
             limits.max_archive_bytes, limits.max_member_bytes, limits.max_members, limits.max_compression_ratio
         )
+
+
+def _whole(completeness: Completeness) -> Whole:
+    return Whole(completeness.complete, completeness.reason_code, completeness.reason, completeness.is_no_archive)
 
 
 def _kind(path: Path) -> Kind:

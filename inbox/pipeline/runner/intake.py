@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from inbox import events
-from inbox.archives import Completeness, Terms
+from inbox.archives import UNWRITTEN, Completeness, Terms
 from inbox.core.errors import (
     ArchiveRefusedError,
     LeaseLostError,
@@ -34,7 +34,7 @@ from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.settling import Settled, Settler
 from inbox.pipeline.watching import scan
 from inbox.utils.clock import Clock
-from inbox.utils.drops import opened, require_unchanged
+from inbox.utils.drops import is_partly_unwritten, opened, require_unchanged
 from inbox.utils.volume import Volume, storable
 
 _logger = logging.getLogger("inbox")
@@ -267,7 +267,7 @@ class Intake:
             extracted = time.perf_counter()
             self.registrar.register(lease, extraction)
         except ArchiveRefusedError as error:
-            self._refuse(drop, lease, error)
+            self._refuse(drop, fd, lease, error)
         except NotSettledError:
             self._forget(lease)
             raise
@@ -301,12 +301,23 @@ class Intake:
             owner = self.claimer.owner
             return leasing.is_held(lease.token, owner, now=self.clock.now(), session=session)
 
-    def _refuse(self, drop: Drop, lease: BatchLease, error: ArchiveRefusedError) -> None:
-        """Quarantine the archive, unless it is so young that its damage may be a copy still under way."""
+    def _refuse(self, drop: Drop, fd: int, lease: BatchLease, error: ArchiveRefusedError) -> None:
+        """
+        Quarantine the archive, unless its damage may be that of a copy still under way.
+
+        It may be while the drop is young, and as long as parts of it were never written: a writer may begin at the end.
+        """
+        if error.damaged and is_partly_unwritten(fd):
+            self._forget(lease)
+            self.settler.leave(drop, UNWRITTEN)
+            self._leave_waiting(drop, UNWRITTEN)
+            return
         patience = self.timing.patience_with(error, drop, self.clock.now())
         if patience:
             self._forget(lease)
             self.settler.hold(drop, patience)
+            reason = f"it looks damaged, and may still be being written: {error}"
+            self.emit(events.DropWaits(storable(drop.name), error.reason_code, reason))
             return
         self._end(lease, BatchState.QUARANTINED, error)
 
