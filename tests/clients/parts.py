@@ -1,5 +1,7 @@
 """What the tests of clients share: an archive worth delivering, and a witness of what the service does with it."""
 
+import errno
+import fcntl
 import hashlib
 import os
 import random
@@ -20,8 +22,8 @@ from zips import STORED, Member, archive
 QUIET_SECONDS = 0.2
 PAUSE_SECONDS = QUIET_SECONDS + 0.6
 """How long a client pauses where the service says nothing about what it has seen so far."""
-DAMAGED_GRACE_SECONDS = 10
-"""The default: clients that write out of order are judged as users have it."""
+DAMAGED_GRACE_SECONDS = 0.5
+"""Less than that pause: no client of these tests owes it to the grace that it is not refused."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,18 @@ def taken_once(*archives: Payload) -> dict:
 
 
 NOT_TAKEN = {"taken": [], "registered": [], "complaints": [], "quarantined": []}
+
+
+def need_word_of_the_kernel(folder: Path) -> None:
+    """Skip the test where the kernel does not say that somebody has a file open for writing: see docs/clients.md."""
+    path = folder / ".open"
+    with path.open("wb"), path.open("rb") as reader:
+        try:
+            fcntl.fcntl(reader.fileno(), fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                return
+    pytest.skip("the kernel does not tell here who has a file open for writing")
 
 
 def need(*programs: str) -> None:

@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from parts import kill, need, payload, run, running, taken_once
+from parts import kill, need, need_word_of_the_kernel, payload, run, running, taken_once
 from servers import ftp_serving
 
 
@@ -64,6 +64,7 @@ def test_fetch_in_parallel(witness, uploads, source):
     """
     What aria2 fetches in four places at once is taken once, whole.
     """
+    need_word_of_the_kernel(uploads)
     folder, url = source
     one = payload("parallel", member_bytes=400_000)
     one.write_to(folder / "source.zip")

@@ -4,7 +4,7 @@ import os
 from itertools import pairwise
 
 import pytest
-from parts import Payload, payload, taken_once
+from parts import Payload, need_word_of_the_kernel, payload, taken_once
 from zips import DEFLATED, STORED, Member, archive
 
 EMPTY = archive([])
@@ -58,6 +58,7 @@ def test_writer_that_holds_the_file_open(witness, uploads, order):
     """
     However a writer that keeps the file open fills it, with pauses, the drop is taken once, whole.
     """
+    need_word_of_the_kernel(uploads)
     one = payload(f"open {order}")
     name = f"open-{order.replace(' ', '-')}.zip"
     with (uploads / name).open("wb") as file:
