@@ -9,7 +9,7 @@ from zips import STORED, Member, archive
 
 from inbox.core.errors import StorageError
 from inbox.pipeline import settling
-from inbox.pipeline.settling import Settled, Settler, Waiting
+from inbox.pipeline.settling import BREATH_SECONDS, Settled, Settler, Waiting
 from inbox.pipeline.watching import scan
 from inbox.utils.drops import is_being_written
 
@@ -146,17 +146,27 @@ def prompt(clock):
     return Settler(timedelta(seconds=2), clock, trust_age=False, take_closed=True)
 
 
-def test_closed_drop_is_taken_at_once(prompt, tmp_path):
+def look_soon(settler, clock, folder):
+    """Judge when an announcement has come, and again when it counts."""
+    verdicts = judge(settler, folder)
+    clock.go_on(BREATH_SECONDS)
+    return verdicts + judge(settler, folder)
+
+
+def test_closed_drop_is_taken_at_once(prompt, clock, tmp_path):
     """
     A whole drop that was seen to be closed or moved in, and that nobody has open, does not wait for its quiet time.
     """
     (tmp_path / "a.zip").write_bytes(WHOLE)
     before = judge(prompt, tmp_path)
     prompt.announce("a.zip")
+    at_once, wait = judge(prompt, tmp_path), prompt.next_look_in()
+    clock.go_on(BREATH_SECONDS)
 
     (verdict,) = judge(prompt, tmp_path)
 
-    assert ([], Settled) == (before, type(verdict))
+    assert ([], [], Settled) == (before, at_once, type(verdict))
+    assert BREATH_SECONDS == pytest.approx(wait)
 
 
 def test_announced_drop_that_is_open_waits_for_its_end(prompt, clock, tmp_path):
@@ -167,10 +177,27 @@ def test_announced_drop_that_is_open_waits_for_its_end(prompt, clock, tmp_path):
     path.write_bytes(WHOLE)
     with path.open("r+b"):
         prompt.announce("a.zip")
-        assert [] == judge(prompt, tmp_path)
-        assert [] == judge(prompt, tmp_path)
+        assert [] == look_soon(prompt, clock, tmp_path)
+        assert [] == look_soon(prompt, clock, tmp_path)
     prompt.announce("a.zip")
 
+    assert [Settled] == [type(verdict) for verdict in look_soon(prompt, clock, tmp_path)]
+
+
+def test_times_set_after_the_end_are_awaited(prompt, clock, tmp_path):
+    """
+    An announced drop that changes once more, as by a client that sets its times last, is taken as it then is.
+    """
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE)
+    prompt.announce("a.zip")
+    judge(prompt, tmp_path)
+    clock.go_on(BREATH_SECONDS / 2)
+    os.utime(path, (1, 1))
+    verdicts = [judge(prompt, tmp_path) for _ in (1, 2) if clock.go_on(BREATH_SECONDS / 2) is None]
+    clock.go_on(BREATH_SECONDS / 2)
+
+    assert [[], []] == verdicts
     assert [Settled] == [type(verdict) for verdict in judge(prompt, tmp_path)]
 
 
@@ -181,11 +208,12 @@ def test_announced_drop_that_is_not_whole_waits_in_silence(prompt, clock, tmp_pa
     path = tmp_path / "a.zip"
     path.write_bytes(WHOLE[:-1])
     prompt.announce("a.zip")
-    early = judge(prompt, tmp_path)
+    early = look_soon(prompt, clock, tmp_path)
     wait = prompt.next_look_in()
     clock.go_on(2)
 
-    assert ([], 2.0) == (early, wait)
+    assert [] == early
+    assert 2 - BREATH_SECONDS == pytest.approx(wait)
     assert ["NO_END_RECORD"] == [verdict.completeness.reason_code for verdict in judge(prompt, tmp_path)]
 
 
@@ -196,7 +224,7 @@ def test_without_a_word_from_the_kernel_quiet_decides(prompt, clock, tmp_path, m
     monkeypatch.setattr(settling, "is_being_written", lambda _fd: None)
     (tmp_path / "a.zip").write_bytes(WHOLE)
     prompt.announce("a.zip")
-    early = judge(prompt, tmp_path)
+    early = look_soon(prompt, clock, tmp_path)
     clock.go_on(2)
 
     assert ([], [Settled]) == (early, [type(verdict) for verdict in judge(prompt, tmp_path)])
@@ -210,7 +238,7 @@ def test_held_drop_waits_whatever_is_announced(prompt, clock, tmp_path):
     (drop,) = scan(tmp_path)
     prompt.hold(drop, 5)
     prompt.announce("a.zip")
-    early = judge(prompt, tmp_path)
+    early = look_soon(prompt, clock, tmp_path)
     clock.go_on(5)
 
     assert ([], [Settled]) == (early, [type(verdict) for verdict in judge(prompt, tmp_path)])

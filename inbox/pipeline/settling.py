@@ -22,6 +22,8 @@ from inbox.utils.drops import is_being_written, opened
 
 UNREADABLE: Final = "UNREADABLE"
 BEING_WRITTEN: Final = "BEING_WRITTEN"
+BREATH_SECONDS: Final = 0.02
+"""How long an announced drop has to be as it is: some clients (rsync --inplace) set its times only after its end."""
 _NEVER_KEPT: Final = frozenset({UNREADABLE, BEING_WRITTEN})
 """Permission may come, and a writer go, without a change that the scan could see: such a verdict is not kept."""
 
@@ -55,6 +57,8 @@ class _Watched:
     since: float
     look: Look | None = None
     held_until: float = 0.0
+    early_at: float | None = None
+    """When it may be looked at without being quiet, since it was announced."""
 
 
 class Settler:
@@ -86,9 +90,12 @@ class Settler:
         announced = {self._announced.popleft() for _ in range(len(self._announced))}
         for drop in present:
             watched = self._watch(drop)
+            if drop.name in announced:
+                watched.early_at = self._clock.monotonic() + BREATH_SECONDS
             is_quiet = self._is_quiet(watched)
-            if not is_quiet and (drop.name not in announced or self._clock.monotonic() < watched.held_until):
+            if not is_quiet and not self._may_be_closed(watched):
                 continue
+            watched.early_at = None
             if watched.look is None or watched.look.completeness.reason_code in _NEVER_KEPT:
                 try:
                     watched.look = look_inside(drop)
@@ -116,7 +123,7 @@ class Settler:
         """Return the seconds until the next drop may have become quiet, or None when none is under way."""
         now = self._clock.monotonic()
         waits = [
-            self._quiet_at(watched) - now
+            self._next_at(watched) - now
             for watched in self._watched.values()
             if watched.look is None or self._quiet_at(watched) > now  # the latter after an early look
         ]
@@ -129,8 +136,17 @@ class Settler:
             age = max(self._clock.now().timestamp() - drop.changed_at, 0.0) if self._trust_age else 0.0
             first_look = watched is None
             since = self._clock.monotonic() - (age if first_look else min(age, self._quiet))
-            watched = self._watched[drop.name] = _Watched(drop, since)
+            was_announced = watched is not None and watched.early_at is not None
+            early_at = self._clock.monotonic() + BREATH_SECONDS if was_announced else None
+            watched = self._watched[drop.name] = _Watched(drop, since, early_at=early_at)
         return watched
+
+    def _may_be_closed(self, watched: _Watched) -> bool:
+        return watched.early_at is not None and self._clock.monotonic() >= max(watched.early_at, watched.held_until)
+
+    def _next_at(self, watched: _Watched) -> float:
+        quiet_at = self._quiet_at(watched)
+        return quiet_at if watched.early_at is None else min(quiet_at, max(watched.early_at, watched.held_until))
 
     def _quiet_at(self, watched: _Watched) -> float:
         return max(watched.since + self._quiet, watched.held_until)

@@ -124,7 +124,11 @@ class Witness:
         """Tell how often the drop was taken, with its size, and whatever was said against it."""
         lines = [line for line in self.service.lines() if line.get("drop") == drop]
         return {
-            "taken": [(line["batch_id"], line["size_bytes"]) for line in lines if line["event"] == "BatchClaimed"],
+            "taken": list(
+                dict.fromkeys(  # a client may set the times while it is read: then it is given back and taken again
+                    (line["batch_id"], line["size_bytes"]) for line in lines if line["event"] == "BatchClaimed"
+                )
+            ),
             "registered": [line["batch_id"] for line in lines if line["event"] == "BatchRegistered"],
             "complaints": [
                 line["message"] for line in lines if line["level"] != "INFO" and line["event"] != "DropWaits"
