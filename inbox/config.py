@@ -109,6 +109,10 @@ class Config(BaseSettings):
         allow_inf_nan=False,
         description="Bytes written against bytes of the archive, once 256 MiB have been written.",
     )
+    max_extraction_seconds: Seconds = Field(3600.0, description="How long the unpacking of one archive may take.")
+    accept_outside_bytes: bool = Field(
+        default=False, description="Take archives with other bytes before or behind them, as self-extractors have."
+    )
     name_encoding: str = Field(
         "detect", description="How names that are not marked as UTF-8 are read: `detect`, or a code page as `cp932`."
     )
@@ -134,6 +138,9 @@ class Config(BaseSettings):
         "metadata", description="A type nobody can read: `metadata` ends as success, `skip` as skipped."
     )
     max_text_chars: int = Field(1_000_000, ge=0, description="Characters of extracted text kept per file.")
+    not_archives: Literal["leave", "quarantine"] = Field(
+        "leave", description="A drop that is no ZIP: `leave` it, or move it to `quarantine`; a receipt says so."
+    )
     after_success: Literal["move", "delete", "keep"] = Field(
         "move", description="The archive of a completed batch: to `processed/`, deleted, or left."
     )
@@ -166,7 +173,7 @@ class Config(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("log_format", "unreadable_files", "after_success", mode="before")
+    @field_validator("log_format", "unreadable_files", "not_archives", "after_success", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value

@@ -101,6 +101,16 @@ class DropLeftAlone(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DropQuarantined(Event):
+    """Something in the uploads is no archive, and was moved to quarantine, as the setting says."""
+
+    drop: str
+    reason_code: str
+    reason: str
+    archive: str
+
+
+@dataclass(frozen=True, slots=True)
 class DropRecognised(Event):
     """The content of a drop is that of a batch already taken."""
 

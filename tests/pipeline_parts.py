@@ -19,7 +19,7 @@ from inbox.pipeline.registering import Registrar
 from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.rescuing import Rescuer, RetryPolicy
 from inbox.pipeline.retrying import Retrier
-from inbox.pipeline.runner import Closing, Intake, Rescuing, Timing
+from inbox.pipeline.runner import Closing, Intake, Rescuing, Timing, Unpacker
 from inbox.pipeline.settling import Settler
 from inbox.pipeline.summarising import Summariser
 from inbox.utils.volume import Volume
@@ -66,15 +66,24 @@ class House:
         self.settler = Settler(QUIET, self.clock, trust_age=False)
         self.claimer = Claimer(self.sessions, self.clock, owner=self.owner, life=LIFE)
         self.registrar = Registrar(self.sessions, self.clock, extracted_folder=self.volume.extracted.name)
+        self.unpacker = Unpacker(
+            volume=self.volume,
+            sessions=self.sessions,
+            clock=self.clock,
+            owner=self.owner,
+            registrar=self.registrar,
+            terms=Terms(self.limits, self.passwords),
+            timing=timing,
+            emit=self.events.append,
+        )
         self.intake = Intake(
             volume=self.volume,
             sessions=self.sessions,
             clock=self.clock,
             settler=self.settler,
             claimer=self.claimer,
-            registrar=self.registrar,
+            unpacker=self.unpacker,
             reporter=self.reporter,
-            terms=Terms(self.limits, self.passwords),
             timing=timing,
             emit=self.events.append,
         )

@@ -185,6 +185,40 @@ def test_every_reason_is_documented():
     assert REFUSALS | SKIPS == rows
 
 
+def decisions():
+    """Every row of the tables of decisions: codes, settings and the proof, which is samples and tests by file."""
+    for line in read("docs/security.md").splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) == 5 and "`test_" in cells[4]:
+            proofs = re.findall(r"`(test_\w+\.py)`: ([^`]+?)\.?(?= `|$)", cells[4])
+            yield (
+                words(cells[2]),
+                words(cells[3]),
+                [(file, item) for file, items in proofs for item in items.split("; ")],
+            )
+
+
+def test_every_decision_names_its_code_its_setting_and_its_proof():
+    """
+    Each code belongs to a decision, each setting exists, and each sample or test that proves one is there.
+    """
+    rows = list(decisions())
+    sources = {path.name: path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    proofs = [proof for _, _, proofs in rows for proof in proofs]
+
+    assert len(rows) > 40
+    assert REFUSALS.keys() | SKIPS.keys() <= {code for codes, _, _ in rows for code in codes}
+    assert {setting for _, settings, _ in rows for setting in settings} <= {
+        name.upper() for name in Config.model_fields
+    }
+    assert [] == [
+        (file, item)
+        for file, item in proofs
+        if f"def {item}(" not in sources.get(file, "") and f'"{item}"' not in sources.get(file, "")
+    ]
+    assert all(proofs for _, _, proofs in rows)
+
+
 @pytest.mark.parametrize(("head", "exits"), [("batch", BATCH_EXITS), ("file", FILE_EXITS)])
 def test_every_transition_is_documented(head, exits):
     """

@@ -12,7 +12,8 @@ from inbox.archives import Terms
 from inbox.core.errors import ArchiveRefusedError, LeaseLostError, NotSettledError, RetryableError, StorageError
 from inbox.domain import BatchLease
 from inbox.pipeline import extracting
-from inbox.pipeline.extracting import clear_staging, extract, require_room
+from inbox.pipeline.extracting import NoRoomError, clear_staging, extract
+from inbox.utils import reserving
 from inbox.utils.drops import look_at, opened
 from inbox.utils.volume import Volume
 
@@ -108,18 +109,68 @@ def test_stopping_leaves_nothing(volume):
     assert [] == list(volume.staging.iterdir())
 
 
-def test_archive_that_does_not_fit_waits(volume, monkeypatch):
-    """
-    Room is looked for before the first byte, for what the archive unpacks to and some more.
-    """
-    usage = SimpleNamespace(free=extracting.HEADROOM_BYTES + 1)
-    monkeypatch.setattr(extracting.shutil, "disk_usage", lambda _: usage)
+def volume_with(monkeypatch, **figures):
+    """Let the volume say that it has something else free."""
+    true = os.statvfs("/")
+    names = ("f_frsize", "f_bavail", "f_files", "f_favail")
+    told = {name: getattr(true, name) for name in names} | figures
+    monkeypatch.setattr(extracting.os, "statvfs", lambda _: SimpleNamespace(**told))
 
-    with pytest.raises(StorageError) as waiting:
+
+@pytest.mark.parametrize(
+    "figures",
+    [{"f_frsize": 4096, "f_bavail": extracting.HEADROOM_BYTES // 4096 + 1}, {"f_files": 1000, "f_favail": 1}],
+    ids=["bytes", "inodes"],
+)
+def test_archive_that_does_not_fit_waits(volume, monkeypatch, figures):
+    """
+    Room is looked for before the first byte, in whole blocks and inodes, and some more.
+    """
+    volume_with(monkeypatch, **figures)
+
+    with pytest.raises(NoRoomError) as waiting:
         extract_bytes(volume, GOOD)
-    require_room(volume.extracted, 1)
 
     assert "DISK_FULL" == waiting.value.reason_code
+    assert waiting.value.needed_bytes > extracting.HEADROOM_BYTES
+    assert [] == list(volume.staging.iterdir())
+
+
+def test_room_is_held_before_the_first_byte(volume, monkeypatch):
+    """
+    What the archive will need is taken from the volume before anything is written, and given back for what is.
+    """
+    seen = []
+    write = extracting.extract_members
+
+    def look(*arguments, before_writing, **options):
+        (room,) = volume.staging.glob("*.room")
+        before = room.stat().st_size
+        before_writing(before)
+        seen.append((before, room.stat().st_size))
+        return write(*arguments, before_writing=before_writing, **options)
+
+    monkeypatch.setattr(extracting, "extract_members", look)
+    extract_bytes(volume, GOOD)
+
+    ((held, left),) = seen
+    assert held >= 2 * len(b"content")
+    assert 0 == left
+    assert [] == list(volume.staging.iterdir())
+
+
+def test_room_that_goes_between_look_and_reservation_is_awaited(volume, monkeypatch):
+    """
+    A volume that fills up in the very moment is a reason to wait, and leaves nothing behind.
+    """
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(reserving, "_allocate", full)
+
+    with pytest.raises(NoRoomError):
+        extract_bytes(volume, GOOD)
     assert [] == list(volume.staging.iterdir())
 
 

@@ -9,7 +9,7 @@ from zips import Member, archive
 
 from inbox.core.errors import StorageError
 from inbox.database.operations import get_batch_by_id
-from inbox.events import BatchReported
+from inbox.events import BatchReported, DropQuarantined
 from inbox.pipeline import places
 from inbox.pipeline.reporting import Reporter
 
@@ -28,6 +28,33 @@ def go_through(house, **options):
     house.take()
     house.work()
     house.closing.round()
+
+
+def test_what_is_no_archive_may_go_to_quarantine(house):
+    """
+    By setting it is moved away with its reason, under a name of its own, and the receipt and one line say so.
+    """
+    house.intake.quarantines_not_archives = True
+    for text in (b"a note", b"another"):
+        house.drop("note.txt", data=text)
+        house.take()
+        house.intake.round()
+
+    names = sorted(os.listdir(house.volume.quarantine))
+    reason = json.loads((house.volume.quarantine / "note.txt.reason.json").read_text())
+    assert [] == house.uploads()
+    assert 4 == len(names)
+    assert {b"a note", b"another"} == {
+        (house.volume.quarantine / name).read_bytes() for name in names if not name.endswith(".json")
+    }
+    assert ("quarantined", "NOT_AN_ARCHIVE", None) == tuple(
+        receipt(house)[field] for field in ("state", "reason_code", "batch_id")
+    )
+    assert ("NOT_AN_ARCHIVE", "receipts/note.txt.json") == (reason["reason_code"], reason["receipt"])
+    assert [("note.txt", "quarantine/note.txt")] == [
+        (event.drop, event.archive) for event in house.heard(DropQuarantined)[:1]
+    ]
+    assert 2 == len(house.heard(DropQuarantined))
 
 
 def test_receipt_tells_what_a_name_was_made_of(house):

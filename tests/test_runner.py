@@ -20,8 +20,7 @@ from inbox.events import (
     DropWaits,
 )
 from inbox.pipeline.claiming import locked
-from inbox.pipeline.runner import intake as runner
-from inbox.pipeline.runner import is_everything_done
+from inbox.pipeline.runner import is_everything_done, unpacking
 
 
 def status(house):
@@ -233,7 +232,7 @@ def test_trouble_gives_the_batch_back_uncounted(house, monkeypatch, error):
     def fail(*_arguments, **_options):
         raise error
 
-    monkeypatch.setattr(runner, "extract", fail)
+    monkeypatch.setattr(unpacking, "extract", fail)
     house.drop()
     try:
         house.take()
@@ -256,7 +255,7 @@ def test_surprise_of_our_own_fails_the_batch(house, monkeypatch):
     def fail(*_arguments, **_options):
         raise PermanentError("odd", reason_code="ODD")
 
-    monkeypatch.setattr(runner, "extract", fail)
+    monkeypatch.setattr(unpacking, "extract", fail)
     house.drop()
     house.take()
     house.closing.round()
@@ -273,7 +272,7 @@ def test_lost_lease_leaves_the_batch_to_its_holder(house, monkeypatch):
     def fail(*_arguments, **_options):
         raise LeaseLostError("gone")
 
-    monkeypatch.setattr(runner, "extract", fail)
+    monkeypatch.setattr(unpacking, "extract", fail)
     house.drop()
     house.take()
 
@@ -286,14 +285,14 @@ def test_drop_that_changes_while_read_settles_again(house, monkeypatch):
     A drop that changes under our hands is forgotten and taken when it is quiet again.
     """
     path = house.drop()
-    extract = runner.extract
+    extract = unpacking.extract
 
     def change_and_extract(*arguments, **options):
         os.utime(path, ns=(1, 1))
         monkeypatch.undo()
         return extract(*arguments, **options)
 
-    monkeypatch.setattr(runner, "extract", change_and_extract)
+    monkeypatch.setattr(unpacking, "extract", change_and_extract)
     house.take()
     assert get_batch_by_id(house.heard(BatchClaimed)[0].batch_id) is None
     house.take()

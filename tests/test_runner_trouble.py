@@ -11,7 +11,8 @@ from inbox.core.errors import ArchiveRefusedError, DatabaseUnavailableError, Sto
 from inbox.database import batches, leasing
 from inbox.database.operations import get_batch_by_id
 from inbox.events import BatchClaimed, BatchRefused, BatchRegistered, BatchReleased
-from inbox.pipeline.runner import intake
+from inbox.pipeline.extracting import NoRoomError
+from inbox.pipeline.runner import unpacking
 
 
 def batch(house, number=0):
@@ -82,13 +83,13 @@ def test_surprise_fails_its_batch_alone(house, monkeypatch, caplog):
     """
     An error that nobody foresaw ends its batch with a reason and a traceback in the log; the next drop is taken.
     """
-    extract = intake.extract
+    extract = unpacking.extract
 
     def fail_once(*arguments, **options):
-        monkeypatch.setattr(intake, "extract", extract)
+        monkeypatch.setattr(unpacking, "extract", extract)
         raise ZeroDivisionError("odd")
 
-    monkeypatch.setattr(intake, "extract", fail_once)
+    monkeypatch.setattr(unpacking, "extract", fail_once)
     house.drop("a.zip")
     os.utime(house.volume.uploads / "a.zip", (1, 1))
     house.drop("b.zip", members=["b"])
@@ -112,7 +113,7 @@ def test_refusal_after_the_lease_was_lost_does_not_count(house, monkeypatch):
             batches.rescue_batch(lease.token, max_attempts=3, now=house.clock.now(), session=session)
         raise ArchiveRefusedError("ENCRYPTED", "it is encrypted")
 
-    monkeypatch.setattr(intake, "extract", lose_and_refuse)
+    monkeypatch.setattr(unpacking, "extract", lose_and_refuse)
     house.drop()
     house.take()
 
@@ -123,16 +124,18 @@ def test_refusal_after_the_lease_was_lost_does_not_count(house, monkeypatch):
 
 def test_drop_too_big_for_the_room_waits_for_it_alone(house, monkeypatch):
     """
-    Without room for one drop the others are taken in the same round; the trouble lasts, as one, until there is room.
+    Without room for one drop the others are taken, the trouble lasts, as one, until there is room, and nothing is read
+    again meanwhile.
     """
-    extract = intake.extract
+    extract, looks = unpacking.extract, []
 
     def extract_small(fd, drop, *arguments, **options):
         if drop.name == "big.zip":
-            raise StorageError("not enough room", reason_code="DISK_FULL")
+            looks.append(drop.name)
+            raise NoRoomError(1 << 62, "so much")
         return extract(fd, drop, *arguments, **options)
 
-    monkeypatch.setattr(intake, "extract", extract_small)
+    monkeypatch.setattr(unpacking, "extract", extract_small)
     house.drop("big.zip", members=["big"])
     os.utime(house.volume.uploads / "big.zip", (1, 1))
     house.drop("small.zip", members=["small"])
@@ -143,12 +146,15 @@ def test_drop_too_big_for_the_room_waits_for_it_alone(house, monkeypatch):
         with pytest.raises(StorageError) as trouble:
             house.intake.round()
         errors.append(trouble.value)
+        house.clock.go_on(60)
     registered = [event.drop for event in house.heard(BatchRegistered)]
-    monkeypatch.undo()
+    monkeypatch.setattr(NoRoomError, "is_over", lambda *_: True)
+    monkeypatch.setattr(unpacking, "extract", extract)
     house.clock.go_on(60)
     house.intake.round()
 
     assert ["small.zip"] == registered
+    assert ["big.zip"] == looks
     assert 1 == len({id(error) for error in errors})
     assert ["small.zip", "big.zip"] == [event.drop for event in house.heard(BatchRegistered)]
 
@@ -157,8 +163,8 @@ def test_lasting_trouble_is_tried_less_and_less_often(house, monkeypatch):
     """
     Each setback in a row makes the next attempt come later.
     """
-    monkeypatch.setattr(intake, "extract", raising(StorageError("read-only")))
-    monkeypatch.setattr(intake, "calculate_backoff", float)
+    monkeypatch.setattr(unpacking, "extract", raising(StorageError("read-only")))
+    monkeypatch.setattr(unpacking, "calculate_backoff", float)
     house.drop()
     house.intake.round()
     house.clock.go_on(2)

@@ -201,6 +201,21 @@ def test_times_set_after_the_end_are_awaited(prompt, clock, tmp_path):
     assert [Settled] == [type(verdict) for verdict in judge(prompt, tmp_path)]
 
 
+def test_what_is_no_archive_is_not_judged_while_it_is_written(settler, clock, tmp_path):
+    """
+    Nobody is told that a file is no archive while somebody still writes it.
+    """
+    path = tmp_path / "a.txt"
+    path.write_text("the beginning of something")
+    with path.open("a"):
+        judge(settler, tmp_path)
+        clock.go_on(2)
+        during = judge(settler, tmp_path)
+    after = judge(settler, tmp_path)
+
+    assert ["BEING_WRITTEN", "NOT_AN_ARCHIVE"] == [one.completeness.reason_code for one in (*during, *after)]
+
+
 def test_announced_drop_that_is_not_whole_waits_in_silence(prompt, clock, tmp_path):
     """
     A client that closes and opens again is not complained about before the drop has been quiet.

@@ -26,7 +26,7 @@ from inbox.pipeline.instances import Instance, this_owner
 from inbox.pipeline.registering import Registrar
 from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.rescuing import Rescuer, RetryPolicy
-from inbox.pipeline.runner import Closing, Intake, Rescuing
+from inbox.pipeline.runner import Closing, Intake, Rescuing, Unpacker
 from inbox.pipeline.settling import Settler
 from inbox.pipeline.summarising import Summariser
 from inbox.pipeline.watching import Watch
@@ -133,11 +133,20 @@ def compose(
             take_closed=locality == "local" and config.take_when_closed,
         ),
         claimer=Claimer(sessions, clock, owner=instance.owner, life=timing.lease_life),
-        registrar=Registrar(sessions, clock, extracted_folder=config.storage_extracted_dir),
+        unpacker=Unpacker(
+            volume=volume,
+            sessions=sessions,
+            clock=clock,
+            owner=instance.owner,
+            registrar=Registrar(sessions, clock, extracted_folder=config.storage_extracted_dir),
+            terms=terms_of(config),
+            timing=timing,
+            emit=emit,
+        ),
         reporter=reporter,
-        terms=terms_of(config),
         timing=timing,
         emit=emit,
+        quarantines_not_archives=config.not_archives == "quarantine",
     )
     policy = RetryPolicy(config.max_retry_attempts, config.retry_base_delay_seconds)
     rescuing = Rescuing(

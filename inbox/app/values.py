@@ -31,7 +31,9 @@ def terms_of(config: Config) -> Terms:
             max_member_bytes=config.max_member_bytes,
             max_members=config.max_members,
             max_compression_ratio=config.max_compression_ratio,
+            max_seconds=config.max_extraction_seconds,
         ),
         Passwords(config.read_archive_passwords()),
         config.name_encoding,
+        config.accept_outside_bytes,
     )

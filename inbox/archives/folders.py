@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 _OPEN_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_HANDLES: Final = 64
 
 
@@ -40,7 +40,7 @@ class Folders:
             os.mkdir(name.encode(), 0o777, dir_fd=self._handle(outer))
 
     def create(self, path: str) -> int:
-        """Create a new file and return its descriptor, open for writing. Raises FileExistsError."""
+        """Create a new file and return its descriptor, open for writing and reading. Raises FileExistsError."""
         folder, _, name = path.rpartition("/")
         return os.open(name.encode(), _NEW_FILE, 0o666, dir_fd=self._handle(folder))
 

@@ -51,9 +51,11 @@ _DENSEST_DESCRIPTORS: Final = 30 + 16 + 46
 _FEW_DESCRIPTORS: Final = 1000
 
 
-def locate_data(source: Source, ending: Ending, entries: Sequence[Entry]) -> list[int]:
+def locate_data(source: Source, ending: Ending, entries: Sequence[Entry], *, accept_prefix: bool = False) -> list[int]:
     """
     Check every local header and return where each entry's data begins, in the order of `entries`.
+
+    With `accept_prefix` anything may stand before the first of them.
 
     Raises ArchiveRefusedError when a header differs from the directory, when two spans overlap, or when what lies
     between them holds a member of its own.
@@ -67,7 +69,7 @@ def locate_data(source: Source, ending: Ending, entries: Sequence[Entry]) -> lis
         if entry.at + LOCAL.size > ending.index_at:
             raise refuse("HEADERS_DIFFER", _NO_HEADER, entry.shown, damaged=True)
         if entry.at > covered:
-            _check_gap(source, covered, entry.at, is_start=covered == archive_at)
+            _check_gap(source, covered, entry.at, is_start=covered == archive_at, accept_prefix=accept_prefix)
         begin, is_streamed = _check_header(source, entry)
         data_at[entry.position] = begin
         covered = begin + entry.packed_bytes
@@ -77,7 +79,7 @@ def locate_data(source: Source, ending: Ending, entries: Sequence[Entry]) -> lis
             if entry.method == STORED:
                 _check_stored_stream(source, entry, begin, covered)
             covered += _descriptor_bytes(source, entry, covered, ending.index_at)
-    _check_gap(source, covered, ending.index_at, is_start=covered == archive_at)
+    _check_gap(source, covered, ending.index_at, is_start=covered == archive_at, accept_prefix=accept_prefix)
     return data_at
 
 
@@ -225,7 +227,7 @@ def _packed(shape: Struct, entry: Entry, signature: bytes) -> bytes | None:
     return signature + shape.pack(entry.crc, entry.packed_bytes, entry.size_bytes)
 
 
-def _check_gap(source: Source, begin: int, end: int, *, is_start: bool) -> None:
+def _check_gap(source: Source, begin: int, end: int, *, is_start: bool, accept_prefix: bool) -> None:
     """Let padding be, refuse a hidden member, and anything at all before the first one but a split archive's marker."""
     if begin >= end:
         return
@@ -233,6 +235,8 @@ def _check_gap(source: Source, begin: int, end: int, *, is_start: bool) -> None:
         if end == _MARKER_BYTES and source.peek(0, 4) in SPANNED_MARKERS:
             return
         if source.peek(0, 4) != LOCAL_SIGNATURE:
+            if accept_prefix:
+                return
             raise refuse("PREPENDED_DATA", f"{end:,} bytes")
     tail = b""
     for piece in source.pieces(begin, end):

@@ -21,6 +21,13 @@ class Limits:
     max_member_bytes: int = 2 * GIB
     max_members: int = 200_000
     max_compression_ratio: float = 200
+    max_seconds: float = 3600
+    """How long the writing of all members may take."""
+
+    def check_time(self, seconds: float) -> None:
+        """Raise ArchiveRefusedError when unpacking has taken longer than it may."""
+        if seconds > self.max_seconds:
+            raise refuse("TOO_SLOW", f"{self.max_seconds:g} s are allowed")
 
     def check_count(self, count: int, what: str) -> None:
         """Raise ArchiveRefusedError when an archive has more members (or folders) than it may."""

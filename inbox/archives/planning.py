@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from inbox.archives.codepages import DETECT, UTF8, NameReader, Reading
+from inbox.archives.codepages import UTF8, NameReader, Reading
 from inbox.archives.decoding import METHODS, decode_whole, decoded
 from inbox.archives.encryption import Seal
 from inbox.archives.ending import find_ending
@@ -19,10 +19,10 @@ from inbox.archives.headers import locate_data
 from inbox.archives.index import Entry, read_index
 from inbox.archives.limits import Limits
 from inbox.archives.names import SAME_FOLDED, SkipMemberError, folded, is_junk, remarks_on, safe_path, shown_name
-from inbox.archives.passwords import Passwords
 from inbox.archives.reasons import refuse
 from inbox.archives.records import DEFLATED, PATCHED
 from inbox.archives.source import Source
+from inbox.archives.terms import Terms
 from inbox.archives.tree import Tree
 from inbox.archives.unlocking import unlock
 from inbox.domain import NameOrigin, SkippedMember
@@ -30,7 +30,6 @@ from inbox.domain import NameOrigin, SkippedMember
 MAX_LINK_BYTES: Final = 4096
 _EMPTY_STREAM_BYTES: Final = 64
 """The longest that any method makes of nothing."""
-_NO_PASSWORDS: Final = Passwords()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +61,11 @@ class Plan:
     """By position, the origin of each name that is not simply the UTF-8 that stands in the archive."""
 
 
-def plan_extraction(
-    fd: int, limits: Limits, *, passwords: Passwords = _NO_PASSWORDS, name_encoding: str = DETECT
-) -> Plan:
+def plan_extraction(fd: int, terms: Terms) -> Plan:
     """
     Judge the open archive and return what to write.
 
-    Encrypted members need one password that fits them all. Names that nobody marked are read by `name_encoding`.
+    Encrypted members need one password that fits them all.
 
     Raises ArchiveRefusedError when the archive is at fault, NotSettledError when it changes meanwhile, StorageError
     when it cannot be read.
@@ -77,14 +74,14 @@ def plan_extraction(
     ending = find_ending(source)
     if ending is None:
         raise refuse("NO_END_RECORD", damaged=True)
-    if not ending.is_clean:
+    if not ending.is_clean and not terms.accept_outside:
         raise refuse("TRAILING_DATA", damaged=True)
-    if ending.prefix_bytes:
+    if ending.prefix_bytes and not terms.accept_outside:
         raise refuse("PREPENDED_DATA", f"{ending.prefix_bytes:,} bytes")
-    entries = read_index(source, ending, limits, with_encrypted=bool(passwords))
-    data_at = locate_data(source, ending, entries)
-    unlock(source, entries, data_at, passwords)
-    return _Judge(source, limits, entries, data_at, NameReader(entries, name_encoding)).plan()
+    entries = read_index(source, ending, terms.limits, with_encrypted=bool(terms.passwords))
+    data_at = locate_data(source, ending, entries, accept_prefix=terms.accept_outside)
+    unlock(source, entries, data_at, terms.passwords)
+    return _Judge(source, terms.limits, entries, data_at, NameReader(entries, terms.name_encoding)).plan()
 
 
 @dataclass

@@ -14,3 +14,5 @@ class Terms:
     limits: Limits = field(default_factory=Limits)
     passwords: Passwords = field(default_factory=Passwords)
     name_encoding: str = DETECT
+    accept_outside: bool = False
+    """Whether bytes that stand before or behind the archive are let be."""

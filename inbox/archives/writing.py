@@ -9,6 +9,7 @@ import ctypes
 import errno
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import groupby
@@ -23,7 +24,7 @@ from inbox.archives.reasons import refuse
 from inbox.archives.source import Source
 from inbox.core.errors import RetryableError
 from inbox.domain import Extraction, MemberFile
-from inbox.utils.filetypes import file_type_of_content, get_file_type
+from inbox.utils.filetypes import file_type_of_content
 
 SMALL_BYTES: Final = 1024 * 1024
 """A member up to this size, packed and unpacked, is written in one go."""
@@ -36,60 +37,111 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def extract_members(
-    fd: int, plan: Plan, target: Path, limits: Limits, *, should_stop: Callable[[], bool] = lambda: False
+    fd: int,
+    plan: Plan,
+    target: Path,
+    limits: Limits,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    before_writing: Callable[[int], object] = lambda _count: None,
 ) -> Extraction:
     """
     Write every file of the plan below `target`, an empty folder; when this returns, all of it is durable.
+
+    `before_writing` is told how many bytes are about to be written, a piece at a time.
 
     Raises ArchiveRefusedError when a content is not what was declared, NotSettledError when the archive changes
     meanwhile, OSError when the volume does not allow it, and RetryableError (STOPPED) when `should_stop` says so. What
     was written until then stays in `target`, for the caller to remove.
     """
     source = Source(fd)
-    writer = _Writer(source, limits, plan.archive_bytes)
+    durably = len(plan.files) <= FEW_FILES
+    writer = _Writer(source, _Watchman(limits, plan.archive_bytes, should_stop, before_writing), durably=durably)
     files: list[MemberFile] = []
     with Folders(target) as folders:
         try:
             folders.make(plan.folders)
             for group in _groups(plan.files):
-                if should_stop():
-                    raise RetryableError("asked to stop", reason_code="STOPPED")
-                files += writer.write(group, folders, durably=len(plan.files) <= FEW_FILES)
+                files += writer.write(group, folders)
         except FileExistsError as error:
             raise refuse("NAME_COLLISION") from error
-        if len(plan.files) <= FEW_FILES:
+        if durably:
             folders.sync(plan.folders)
         else:
             _sync_filesystem(folders.root)
-    return Extraction(tuple(files), plan.skipped, plan.directories, writer.written_bytes, plan.names)
+    return Extraction(tuple(files), plan.skipped, plan.directories, writer.watchman.written_bytes, plan.names)
+
+
+class _Watchman:
+    """Asked before every piece that is written: whether there is a limit against it, or a reason to stop."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        archive_bytes: int,
+        should_stop: Callable[[], bool],
+        before_writing: Callable[[int], object],
+    ) -> None:
+        self.written_bytes = 0
+        self._limits = limits
+        self._archive_bytes = archive_bytes
+        self._should_stop = should_stop
+        self._before_writing = before_writing
+        self._began = time.monotonic()
+
+    def admit(self, count: int) -> None:
+        self.written_bytes += count
+        self._limits.check_total(self.written_bytes, self._archive_bytes)
+        self._before_writing(count)
+
+    def look_up(self) -> None:
+        """Look at the clock and the bell: now and then, since both cost more than a small file's bytes."""
+        if self._should_stop():
+            raise RetryableError("asked to stop", reason_code="STOPPED")
+        self._limits.check_time(time.monotonic() - self._began)
 
 
 class _Writer:
-    def __init__(self, source: Source, limits: Limits, archive_bytes: int) -> None:
+    def __init__(self, source: Source, watchman: _Watchman, *, durably: bool) -> None:
         self._source = source
-        self._limits = limits
-        self._archive_bytes = archive_bytes
-        self.written_bytes = 0
+        self._durably = durably
+        self.watchman = watchman
 
-    def write(self, group: Sequence[PlannedFile], folders: Folders, *, durably: bool) -> Iterator[MemberFile]:
+    def write(self, group: Sequence[PlannedFile], folders: Folders) -> Iterator[MemberFile]:
         """Write neighbours; yields what each came to."""
+        self.watchman.look_up()
         if _is_small(group[0]):
-            yield from self._write_small(group, folders, durably=durably)
+            yield from self._write_small(group, folders)
             return
         for file in group:
-            pieces = decoded(
-                self._source,
-                file.data_at,
-                packed_bytes=file.packed_bytes,
-                size_bytes=file.size_bytes,
-                method=file.method,
-                name=file.path,
-                seal=file.seal,
-            )
-            sha256 = self._write_one(file, pieces, folders, durably=durably)
-            yield _written(file, sha256, get_file_type(folders.target / file.path))
+            yield self._write_large(file, folders)
 
-    def _write_small(self, group: Sequence[PlannedFile], folders: Folders, *, durably: bool) -> Iterator[MemberFile]:
+    def _write_large(self, file: PlannedFile, folders: Folders) -> MemberFile:
+        """Write a member piece by piece; its kind is read back by the same handle, wherever its folder may be now."""
+        pieces = decoded(
+            self._source,
+            file.data_at,
+            packed_bytes=file.packed_bytes,
+            size_bytes=file.size_bytes,
+            method=file.method,
+            name=file.path,
+            seal=file.seal,
+        )
+        handle = folders.create(file.path)
+        try:
+            sha256 = self._fill(handle, file, self._watched(pieces))
+            os.lseek(handle, 0, os.SEEK_SET)
+            with open(handle, "rb", buffering=0, closefd=False) as written:
+                return _written(file, sha256, file_type_of_content(written, file.path.rpartition("/")[2]))
+        finally:
+            os.close(handle)
+
+    def _watched(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self.watchman.look_up()
+            yield piece
+
+    def _write_small(self, group: Sequence[PlannedFile], folders: Folders) -> Iterator[MemberFile]:
         """Write members that one read covers; what kind of file each is shows while its content is in memory."""
         begin, last = group[0].data_at, group[-1]
         block = self._source.read(begin, last.data_at + last.packed_bytes - begin)
@@ -97,27 +149,26 @@ class _Writer:
             at = file.data_at - begin
             packed = block[at : at + file.packed_bytes]
             content = decode_whole(packed, file.size_bytes, file.method, file.path, file.seal)
-            sha256 = self._write_one(file, (content,) if content else (), folders, durably=durably)
+            handle = folders.create(file.path)
+            try:
+                sha256 = self._fill(handle, file, (content,) if content else ())
+            finally:
+                os.close(handle)
             yield _written(file, sha256, file_type_of_content(BytesIO(content), file.path.rpartition("/")[2]))
 
-    def _write_one(self, file: PlannedFile, pieces: Iterable[bytes], folders: Folders, *, durably: bool) -> str:
-        """Write one file and return its SHA-256; a content without its checksum refuses the archive."""
+    def _fill(self, handle: int, file: PlannedFile, pieces: Iterable[bytes]) -> str:
+        """Write one file's content and return its SHA-256; a content without its checksum refuses the archive."""
         digest = hashlib.sha256()
         crc = 0
-        handle = folders.create(file.path)
-        try:
-            for piece in pieces:
-                digest.update(piece)
-                crc = crc32(piece, crc)
-                self.written_bytes += len(piece)
-                self._limits.check_total(self.written_bytes, self._archive_bytes)
-                _write_all(handle, piece)
-            if crc != file.crc and (file.seal is None or file.seal.has_crc):
-                raise refuse("BAD_CRC", member=file.path, damaged=True)
-            if durably:
-                os.fsync(handle)
-        finally:
-            os.close(handle)
+        for piece in pieces:
+            digest.update(piece)
+            crc = crc32(piece, crc)
+            self.watchman.admit(len(piece))
+            _write_all(handle, piece)
+        if crc != file.crc and (file.seal is None or file.seal.has_crc):
+            raise refuse("BAD_CRC", member=file.path, damaged=True)
+        if self._durably:
+            os.fsync(handle)
         return digest.hexdigest()
 
 

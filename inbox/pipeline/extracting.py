@@ -5,21 +5,25 @@ Rows come after the rename: a row never names a file that is not there. What a c
 which the next attempt at the same batch replaces.
 """
 
+import errno
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from inbox.archives import Terms, extract_members, plan_extraction
+from inbox.archives import Plan, Terms, extract_members, plan_extraction
 from inbox.core.errors import LeaseLostError, StorageError
 from inbox.domain import BatchLease, Drop, Extraction
 from inbox.utils.drops import require_unchanged
 from inbox.utils.filesystem import sync_directory
+from inbox.utils.reserving import Reservation
 from inbox.utils.volume import Volume
 
 HEADROOM_BYTES: Final = 64 * 1024**2
 """What stays free beside an extraction: the database and the log live on the same volume."""
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def extract(
@@ -38,37 +42,83 @@ def extract(
     Raises ArchiveRefusedError when the archive is at fault, NotSettledError when it changed meanwhile, StorageError
     when the volume does not allow it, LeaseLostError when another worker has taken the batch over.
     """
-    plan = plan_extraction(fd, terms.limits, passwords=terms.passwords, name_encoding=terms.name_encoding)
-    require_room(volume.extracted, plan.declared_bytes)
+    plan = plan_extraction(fd, terms)
     staging = volume.staging / f"{lease.batch_id[:32]}.{lease.token}"
     try:
         staging.mkdir(parents=True)
-        extraction = extract_members(fd, plan, staging, terms.limits, should_stop=should_stop)
+        with reserved(staging.with_name(f"{staging.name}.room"), plan) as reservation:
+            extraction = extract_members(
+                fd, plan, staging, terms.limits, should_stop=should_stop, before_writing=reservation.use
+            )
         require_unchanged(fd, drop)
         if not still_held():
             raise LeaseLostError("another worker has taken the batch over", subject=lease.batch_id)
         _publish(staging, volume.published(lease.batch_id), volume.staging)
     except OSError as error:
+        if error.errno in NO_ROOM:  # where nothing can be reserved, others may take what was there
+            raise NoRoomError(room_for(volume.staging, plan), "the rest of the archive") from error
         raise StorageError(f"the archive cannot be unpacked: {error.strerror}", subject=str(staging)) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return extraction
 
 
-def require_room(folder: Path, wanted_bytes: int) -> None:
-    """Raise StorageError unless the volume has room for so many bytes and some more."""
-    free = shutil.disk_usage(folder).free
-    if wanted_bytes + HEADROOM_BYTES > free:
-        raise StorageError(
-            f"not enough room on the volume for {wanted_bytes:,} bytes",  # no figure that changes: it is said once
+class NoRoomError(StorageError):
+    """The volume has not got the room that an archive needs; `needed_bytes` is how much has to be free."""
+
+    def __init__(self, needed_bytes: int, what: str) -> None:
+        super().__init__(
+            f"not enough room on the volume for {what}",  # no figure that changes: it is said once
             hint="free some space; the drop waits",
             reason_code="DISK_FULL",
         )
+        self.needed_bytes = needed_bytes
+
+    def is_over(self, folder: Path) -> bool:
+        """Say whether by now the volume of this folder has the bytes that were wanting."""
+        return shutil.disk_usage(folder).free >= self.needed_bytes
+
+
+@contextmanager
+def reserved(path: Path, plan: Plan) -> Iterator[Reservation]:
+    """
+    Hold the room that a plan needs, by a file at `path`; raise NoRoomError when it is not there.
+
+    So that several extractions on one volume do not each begin for the room that only one of them can have.
+    """
+    needed_bytes = require_room(path.parent, plan)
+    try:
+        reservation = Reservation(path, needed_bytes - HEADROOM_BYTES)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise NoRoomError(needed_bytes, f"{needed_bytes:,} bytes") from error
+        raise
+    with reservation:
+        yield reservation
+
+
+def require_room(folder: Path, plan: Plan) -> int:
+    """Return how many bytes have to be free for a plan; raise NoRoomError unless they, and the inodes, are."""
+    needed_bytes = room_for(folder, plan)
+    free = os.statvfs(folder)
+    if needed_bytes > free.f_bavail * free.f_frsize:
+        raise NoRoomError(needed_bytes, f"{needed_bytes:,} bytes")
+    inodes = len(plan.files) + len(plan.folders)
+    if free.f_files and inodes > free.f_favail:  # some file systems make them as they go, and count none
+        raise NoRoomError(needed_bytes, f"{inodes:,} more files and folders (inodes)")
+    return needed_bytes
+
+
+def room_for(folder: Path, plan: Plan) -> int:
+    """Return how many bytes a plan takes on this volume, in whole blocks, with what has to stay free beside it."""
+    block = os.statvfs(folder).f_frsize
+    blocks = len(plan.folders) + sum(-(-file.size_bytes // block) for file in plan.files)
+    return blocks * block + HEADROOM_BYTES
 
 
 def clear_staging(volume: Volume, open_tokens: Callable[[], Collection[str]]) -> int:
     """
-    Remove what dead extractions left in `.staging/`; returns how many folders.
+    Remove what dead extractions left in `.staging/`; returns how many folders and reservations.
 
     The listing comes before the tokens: an extraction has its lease before it has its folder, so a living one that is
     listed is also named.
@@ -83,6 +133,8 @@ def clear_staging(volume: Volume, open_tokens: Callable[[], Collection[str]]) ->
     dead = [name for name in names if name.split(".")[1:2] and name.split(".")[1] not in living]
     for name in dead:
         shutil.rmtree(volume.staging / name, ignore_errors=True)
+        with suppress(OSError):  # a reservation is a file
+            (volume.staging / name).unlink(missing_ok=True)
     return len(dead)
 
 

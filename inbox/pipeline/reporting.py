@@ -76,12 +76,33 @@ class Reporter:
 
     def report_incomplete(self, drop: Drop, completeness: Completeness) -> Reported:
         """Tell the dropper why a drop that never became a batch is not taken; it stays where it is."""
+        receipt = self._write_batchless_receipt(drop, "incomplete", completeness)
+        return Reported(self._volume.relative(receipt), self._volume.relative(drop.path))
+
+    def quarantine(self, drop: Drop, completeness: Completeness, content_id: str) -> Reported:
+        """Tell the dropper why a drop is not taken, and move it away; `content_id` tells it from others of its name."""
+        receipt = self._write_batchless_receipt(drop, "quarantined", completeness)
+        name = storable(drop.name)
+        target = move_aside(drop.path, drop.identity, self._volume.quarantine, name, content_id)
+        reason = {
+            "drop": name,
+            "batch_id": None,
+            "reason_code": completeness.reason_code,
+            "reason": completeness.reason,
+            "refused_at": self._clock.now().isoformat(),
+            "receipt": self._volume.relative(receipt),
+            "what_to_do": "drop a ZIP",
+        }
+        _write_reason(target, reason)
+        return Reported(self._volume.relative(receipt), self._volume.relative(target))
+
+    def _write_batchless_receipt(self, drop: Drop, state: str, completeness: Completeness) -> Path:
         name = storable(drop.name)
         path = self._volume.receipts / fitting(name, ".json")
-        head = self._head(name, "incomplete", completeness.reason_code, completeness.reason)
+        head = self._head(name, state, completeness.reason_code, completeness.reason)
         counts = dict.fromkeys(("members", "files", "skipped", "succeeded", "failed"), 0)
         safe_write_file(path, json.dumps(head | counts | {"entries": []}, ensure_ascii=False, indent=1) + "\n")
-        return Reported(self._volume.relative(path), self._volume.relative(drop.path))
+        return path
 
     def withdraw_incomplete(self, drop: Drop) -> None:
         """Remove the receipt of a drop that was not whole, now that it is: the batch's receipt takes its place."""
@@ -170,7 +191,11 @@ class Reporter:
             "receipt": self._volume.relative(receipt),
             "what_to_do": f"mend the archive and drop it again, or: inbox retry {short_id(batch.batch_id)}",
         }
-        safe_write_file(reason_beside(target), json.dumps(reason, ensure_ascii=False, indent=1) + "\n")
+        _write_reason(target, reason)
+
+
+def _write_reason(target: Path, reason: Mapping[str, str | None]) -> None:
+    safe_write_file(reason_beside(target), json.dumps(reason, ensure_ascii=False, indent=1) + "\n")
 
 
 def entry_of(entry: Entry) -> dict[str, Any]:

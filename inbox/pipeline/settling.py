@@ -169,7 +169,8 @@ def look_inside(drop: Drop) -> Look:
     try:
         with opened(drop) as fd:
             completeness = check_complete(fd)
-            is_written = is_being_written(fd) if completeness.complete else None
+            is_final = completeness.complete or completeness.is_no_archive
+            is_written = is_being_written(fd) if is_final else None
             if is_written:
                 reason = "somebody has it open for writing"
                 return Look(Completeness(complete=False, reason_code=BEING_WRITTEN, reason=reason))

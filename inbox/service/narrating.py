@@ -25,6 +25,7 @@ _WORDING: Final[dict[type[Event], tuple[int, str]]] = {
     ),
     events.DropWaits: (_WARNING, "{drop} is not complete yet: {reason}"),
     events.DropLeftAlone: (_WARNING, "{drop} is left alone: {reason}"),
+    events.DropQuarantined: (_ERROR, "{drop} is moved to quarantine: {reason}"),
     events.DropRecognised: (_INFO, "{drop} was taken before and is {state}"),
     events.BatchClaimed: (_INFO, "{drop} is being unpacked"),
     events.BatchReleased: (_WARNING, "{drop} waits: {reason}"),

@@ -7,7 +7,7 @@ import packing
 import pytest
 from zips import opened, tree
 
-from inbox.archives import Limits, Passwords, check_complete, extract_members, plan_extraction
+from inbox.archives import Limits, Passwords, Terms, check_complete, extract_members, plan_extraction
 
 
 @pytest.fixture
@@ -15,13 +15,13 @@ def unpack(tmp_path):
     """Return a function that unpacks an archive's bytes into a new folder: what came of it, and the folder."""
     count = 0
 
-    def run(data: bytes, limits: Limits | None = None, passwords: Passwords | None = None, **options):
+    def run(data: bytes, limits: Limits | None = None, passwords: Passwords | None = None, outside=False, **options):
         nonlocal count
         count += 1
         target = tmp_path / f"target-{count}"
         target.mkdir()
         with opened(tmp_path, data) as fd:
-            plan = plan_extraction(fd, limits or Limits(), passwords=passwords or Passwords())
+            plan = plan_extraction(fd, Terms(limits or Limits(), passwords or Passwords(), accept_outside=outside))
             return extract_members(fd, plan, target, limits or Limits(), **options), target
 
     return run

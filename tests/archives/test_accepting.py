@@ -28,7 +28,7 @@ from zips import (
     unicode_path,
 )
 
-from inbox.archives import SKIPS, Limits, plan_extraction
+from inbox.archives import SKIPS, Terms, plan_extraction
 
 TEXT = b"the same words again and again, " * 99
 
@@ -276,7 +276,7 @@ def test_count_that_started_again_is_read(tmp_path, announced):
     members = [Member(f"{n}", b"", STORED) for n in range(65_536 + announced)]
 
     with opened(tmp_path, archive(members, entries=announced)) as fd:
-        plan = plan_extraction(fd, Limits())
+        plan = plan_extraction(fd, Terms())
 
     assert 65_536 + announced == len(plan.files)
 

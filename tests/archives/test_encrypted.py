@@ -35,7 +35,7 @@ from zips import (
     tree,
 )
 
-from inbox.archives import Limits, Passwords, plan_extraction
+from inbox.archives import Passwords, Terms, plan_extraction
 from inbox.archives.decoding import decode_whole
 from inbox.archives.encryption import Seal, aes_seal, traditional_seal
 from inbox.core.errors import ArchiveRefusedError
@@ -258,7 +258,7 @@ def test_passwords_travel_and_are_shown_nowhere(tmp_path):
     Passwords and plans reach another process as they are, and no repr shows a password.
     """
     with opened(tmp_path, archive([locked("a.txt"), locked_by_aes("b.txt")])) as fd:
-        plan = plan_extraction(fd, Limits(), passwords=KNOWN)
+        plan = plan_extraction(fd, Terms(passwords=KNOWN))
 
     assert (KNOWN, plan) == pickle.loads(pickle.dumps((KNOWN, plan)))
     assert [PASSWORD.encode()] * 2 == [file.seal.password for file in plan.files]

@@ -55,7 +55,7 @@ def listing(folder):
 
 
 def explain_all(house, samples):
-    service = Service(house.volume, house.intake.terms, QUIET, True, house.intake.timing)
+    service = Service(house.volume, house.unpacker.terms, QUIET, True, house.intake.timing)
     looker = Looker(service, house.clock, house.sessions)
     explained = (judge(looker.look(looker.find(sample.name), deep=True)) for sample in samples)
     return {one.facts.name: (one.ruling.verdict, one.ruling.reason_code, one.facts.contents) for one in explained}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zips import UTF8_FLAG, Member, archive, opened, unicode_path
 
-from inbox.archives import Limits, plan_extraction, require_code_page
+from inbox.archives import Terms, plan_extraction, require_code_page
 from inbox.core.errors import ArchiveRefusedError
 
 LEGACY = {
@@ -28,7 +28,7 @@ LEGACY = {
 def plan(tmp_path):
     def run(members, **options):
         with opened(tmp_path, archive(members)) as fd:
-            return plan_extraction(fd, Limits(), **options)
+            return plan_extraction(fd, Terms(**options))
 
     return run
 
@@ -172,7 +172,7 @@ def test_any_bytes_are_a_name_or_a_reason(tmp_path_factory, raws):
     """
     with opened(tmp_path_factory.mktemp("names"), archive([Member(raw) for raw in raws])) as fd:
         try:
-            made = plan_extraction(fd, Limits())
+            made = plan_extraction(fd, Terms())
         except ArchiveRefusedError as error:
             refusal = error.reason_code
         else:
@@ -189,7 +189,7 @@ def test_detection_reads_what_zipfile_calls_gibberish(tmp_path):
     data = archive([Member(name.encode("cp932"), host=0) for name in LEGACY["cp932"]])
     with zipfile.ZipFile(io.BytesIO(data)) as other, opened(tmp_path, data) as fd:
         assert LEGACY["cp932"] != other.namelist()
-        assert LEGACY["cp932"] == names_of(plan_extraction(fd, Limits()))
+        assert LEGACY["cp932"] == names_of(plan_extraction(fd, Terms()))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sealing import PASSWORD, locked, locked_by_aes
 from zips import BZIP2, DEFLATE64, DEFLATED, DESCRIPTOR_FLAG, LINK, LZMA, STORED, XZ, ZSTD, Member, archive
 
-from inbox.archives import Limits, Passwords, check_complete, extract_members, plan_extraction
+from inbox.archives import Limits, Passwords, Terms, check_complete, extract_members, plan_extraction
 from inbox.core.errors import ArchiveRefusedError, NotSettledError
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # hundreds of examples, each synced to its disk
@@ -95,7 +95,7 @@ def test_no_damage_escapes(data):
         fd = os.open(base / "archive.zip", os.O_RDONLY)
         try:
             check_complete(fd)
-            plan = plan_extraction(fd, NARROW, passwords=Passwords((PASSWORD,)))
+            plan = plan_extraction(fd, Terms(NARROW, Passwords((PASSWORD,))))
             extraction = extract_members(fd, plan, base / "target", NARROW)
         except (ArchiveRefusedError, NotSettledError):
             extraction = None
@@ -122,7 +122,7 @@ def unpacked(data: bytes, limits: Limits) -> dict[str, bytes]:
         fd = os.open(path, os.O_RDONLY)
         try:
             assert check_complete(fd).complete
-            extraction = extract_members(fd, plan_extraction(fd, limits), target, limits)
+            extraction = extract_members(fd, plan_extraction(fd, Terms(limits)), target, limits)
         finally:
             os.close(fd)
         return {file.path: (target / file.path).read_bytes() for file in extraction.files}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from zips import STORED, Member, archive, opened, tree
 
-from inbox.archives import Limits, extract_members, plan_extraction
+from inbox.archives import Limits, Terms, extract_members, plan_extraction
 from inbox.archives import writing as writing_module
 from inbox.core.errors import ArchiveRefusedError, NotSettledError, RetryableError
 from inbox.domain import Extraction
@@ -76,7 +76,7 @@ def test_nothing_is_overwritten(tmp_path):
     (target / "a.txt").write_bytes(b"mine")
 
     with pytest.raises(ArchiveRefusedError) as refused, opened(tmp_path, archive(["a.txt"])) as fd:
-        extract_members(fd, plan_extraction(fd, Limits()), target, Limits())
+        extract_members(fd, plan_extraction(fd, Terms()), target, Limits())
 
     assert "NAME_COLLISION" == refused.value.reason_code
     assert b"mine" == (target / "a.txt").read_bytes()
@@ -101,7 +101,7 @@ def test_swapped_folder_redirects_nothing(tmp_path):
         return False
 
     with opened(tmp_path, MANY) as fd:
-        plan = plan_extraction(fd, Limits())
+        plan = plan_extraction(fd, Terms())
         with suppress(OSError):
             extract_members(fd, plan, target, Limits(), should_stop=swap)
 
@@ -119,7 +119,7 @@ def test_link_in_place_of_a_folder_is_not_entered(tmp_path):
     (target / "docs").symlink_to(outside)
 
     with pytest.raises(ArchiveRefusedError), opened(tmp_path, archive(["docs/a.txt"])) as fd:
-        extract_members(fd, plan_extraction(fd, Limits()), target, Limits())
+        extract_members(fd, plan_extraction(fd, Terms()), target, Limits())
 
     assert [] == list(outside.iterdir())
 
@@ -131,7 +131,7 @@ def test_shrinking_source_is_not_settled(tmp_path):
     target = tmp_path / "target"
     target.mkdir()
     with opened(tmp_path, archive([Member("a.bin", os.urandom(100_000), STORED)])) as fd:
-        plan = plan_extraction(fd, Limits())
+        plan = plan_extraction(fd, Terms())
         os.truncate(tmp_path / "archive.zip", 50_000)
 
         with pytest.raises(NotSettledError):
@@ -145,7 +145,7 @@ def test_overwritten_source_is_damaged(tmp_path):
     target = tmp_path / "target"
     target.mkdir()
     with opened(tmp_path, archive([Member("a.bin", CONTENT, STORED)])) as fd:
-        plan = plan_extraction(fd, Limits())
+        plan = plan_extraction(fd, Terms())
         with (tmp_path / "archive.zip").open("r+b") as file:
             file.seek(100)
             file.write(b"other")
@@ -163,7 +163,7 @@ def test_limits_are_counted_on_bytes_written(tmp_path):
     target = tmp_path / "target"
     target.mkdir()
     with opened(tmp_path, archive([Member(f"{n}", CONTENT) for n in range(10)])) as fd:
-        plan = plan_extraction(fd, Limits())
+        plan = plan_extraction(fd, Terms())
 
         with pytest.raises(ArchiveRefusedError) as refused:
             extract_members(fd, plan, target, Limits(max_archive_bytes=3 * len(CONTENT)))
@@ -181,9 +181,58 @@ def test_stops_when_asked(tmp_path):
     answers = iter([False, True])
 
     with pytest.raises(RetryableError) as stopped, opened(tmp_path, MANY) as fd:
-        extract_members(fd, plan_extraction(fd, Limits()), target, Limits(), should_stop=lambda: next(answers))
+        extract_members(fd, plan_extraction(fd, Terms()), target, Limits(), should_stop=lambda: next(answers))
 
     assert "STOPPED" == stopped.value.reason_code
+
+
+def test_large_member_is_stopped_within(tmp_path):
+    """
+    A reason to stop is heard between the pieces of one member too.
+    """
+    target = tmp_path / "target"
+    target.mkdir()
+    answers = iter([False, False, True])
+    large = archive([Member("large", bytes(5 << 20))])
+
+    with pytest.raises(RetryableError), opened(tmp_path, large) as fd:
+        extract_members(fd, plan_extraction(fd, Terms()), target, Limits(), should_stop=lambda: next(answers))
+
+    assert 1 << 20 == (target / "large").stat().st_size
+
+
+@pytest.mark.parametrize("size_bytes", [5, 5 << 20], ids=["many small", "one large"])
+def test_time_is_limited(tmp_path, monkeypatch, size_bytes):
+    """
+    An archive that takes longer to unpack than it may is refused, whether its members are many or large.
+    """
+    target = tmp_path / "target"
+    target.mkdir()
+    clock = iter(range(1000))
+    monkeypatch.setattr(writing_module.time, "monotonic", lambda: next(clock))
+    members = [Member(f"{number}", bytes(size_bytes)) for number in range(1000 if size_bytes < 10 else 1)]
+    limits = Limits(max_seconds=2)
+
+    with pytest.raises(ArchiveRefusedError) as refused, opened(tmp_path, archive(members)) as fd:
+        extract_members(fd, plan_extraction(fd, Terms()), target, limits)
+
+    assert "TOO_SLOW" == refused.value.reason_code
+    assert not refused.value.damaged
+
+
+def test_writer_is_told_of_every_byte_beforehand(tmp_path):
+    """
+    Whoever holds room for the members hears how much is about to be written, all of it and no more.
+    """
+    target = tmp_path / "target"
+    target.mkdir()
+    told = []
+    members = [Member("large", bytes(3 << 20)), Member("small", b"12345"), Member("empty", b"")]
+
+    with opened(tmp_path, archive(members)) as fd:
+        extraction = extract_members(fd, plan_extraction(fd, Terms()), target, Limits(), before_writing=told.append)
+
+    assert extraction.written_bytes == sum(told) == (3 << 20) + 5
 
 
 @pytest.mark.parametrize("count", [3, 40])

@@ -17,13 +17,13 @@ from typing import Final
 
 from sealing import PASSWORD
 
-from inbox.archives import Limits, Passwords, Plan, check_complete, extract_members, plan_extraction
+from inbox.archives import Limits, Passwords, Plan, Terms, check_complete, extract_members, plan_extraction
 from inbox.archives.reasons import REFUSALS, SKIPS
 from inbox.core.errors import ArchiveRefusedError
 from inbox.domain import Extraction
 
-PASSWORDS: Final = Passwords(("open", PASSWORD))
 LIMITS: Final = Limits(max_archive_bytes=200_000, max_member_bytes=100_000, max_members=50)
+TERMS: Final = Terms(LIMITS, Passwords(("open", PASSWORD)))
 
 
 def judge_and_unpack(data: bytes, base: Path) -> str:
@@ -35,7 +35,7 @@ def judge_and_unpack(data: bytes, base: Path) -> str:
     fd = os.open(drop, os.O_RDONLY)
     try:
         check_complete(fd)
-        plan = plan_extraction(fd, LIMITS, passwords=PASSWORDS)
+        plan = plan_extraction(fd, TERMS)
         extraction = extract_members(fd, plan, target, LIMITS)
     except ArchiveRefusedError as error:
         verdict = error.reason_code

@@ -38,9 +38,10 @@ from inbox.pipeline.explaining.explanation import (
     Standing,
     Whole,
 )
-from inbox.pipeline.extracting import HEADROOM_BYTES, require_room
+from inbox.pipeline.extracting import NoRoomError, require_room
 from inbox.pipeline.reporting import never_unpacked
-from inbox.pipeline.runner.intake import Timing, is_cared_for, left_there_on_purpose
+from inbox.pipeline.runner.intake import is_cared_for, left_there_on_purpose
+from inbox.pipeline.runner.timing import Timing
 from inbox.pipeline.settling import BEING_WRITTEN, Settled, Settler, look_inside
 from inbox.pipeline.watching import is_temporary
 from inbox.utils.clock import Clock
@@ -190,7 +191,7 @@ class Looker:
     def _plan(self, drop: Drop, fd: int, facts: Facts, *, deep: bool) -> Facts:
         terms = self._service.terms
         try:
-            plan = plan_extraction(fd, terms.limits, passwords=terms.passwords, name_encoding=terms.name_encoding)
+            plan = plan_extraction(fd, terms)
             facts = replace(facts, contents=_contents(plan), room=self._room(plan))
             if deep:
                 check_members(fd, plan, terms.limits)
@@ -209,12 +210,10 @@ class Looker:
         extracted = self._volume.extracted
         folder = next(path for path in (extracted, *extracted.parents) if os.access(path, os.F_OK))
         try:
-            require_room(folder, plan.declared_bytes)
-        except StorageError:
-            is_enough = False
-        else:
-            is_enough = True
-        return Room(plan.declared_bytes + HEADROOM_BYTES, shutil.disk_usage(folder).free, is_enough)
+            needed_bytes, is_enough = require_room(folder, plan), True
+        except NoRoomError as error:
+            needed_bytes, is_enough = error.needed_bytes, False
+        return Room(needed_bytes, shutil.disk_usage(folder).free, is_enough)
 
     def _place(self, path: Path) -> Place:
         folder = path.parent.resolve()

@@ -1,67 +1,42 @@
 """The first leg, from the uploads to the database: watching, settling, claiming, extracting, registering."""
 
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from inbox import events
-from inbox.archives import UNWRITTEN, Completeness, Terms
-from inbox.core.errors import (
-    ArchiveRefusedError,
-    LeaseLostError,
-    NotSettledError,
-    PermanentError,
-    RetryableError,
-    StorageError,
-    WorkerError,
-    describe_error,
-)
+from inbox.archives import UNWRITTEN, Completeness
+from inbox.core.errors import NotSettledError, RetryableError, StorageError
 from inbox.core.logging import LogContext
-from inbox.core.retry import calculate_backoff
-from inbox.database import batches, leasing
+from inbox.database import batches
 from inbox.database.batches import BatchRecord
 from inbox.database.connection import Sessions
 from inbox.domain import BatchLease, Drop, DropIdentity, short_id
 from inbox.events import Emit
 from inbox.lifecycle import FINAL_BATCH_STATES, BatchState
 from inbox.pipeline.claiming import Claimed, Claimer, Recognised, Underway, identify, locked
-from inbox.pipeline.extracting import extract
-from inbox.pipeline.registering import Registrar
+from inbox.pipeline.extracting import NoRoomError
 from inbox.pipeline.reporting import Reporter
+from inbox.pipeline.runner.timing import Timing
+from inbox.pipeline.runner.unpacking import Done, GivenBack, PutBack, Unpacker, Unwritten
 from inbox.pipeline.settling import Settled, Settler
 from inbox.pipeline.watching import scan
 from inbox.utils.clock import Clock
-from inbox.utils.drops import is_partly_unwritten, opened, require_unchanged
+from inbox.utils.drops import opened, require_unchanged
 from inbox.utils.volume import Volume, storable
 
 _logger = logging.getLogger("inbox")
 
 NOT_WHOLE_YET_SECONDS: Final = 2.0
 """How soon a drop that changed under our hands is looked at again, at the least."""
+_ROOM_SECONDS: Final = 5.0
+"""How soon the volume is asked again whether it has room."""
 
 
 def _nothing() -> None:
     """Nobody wants to know."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How long things may take."""
-
-    lease_life: timedelta
-    damaged_grace: timedelta
-    batch_time: timedelta
-    incomplete_after: timedelta
-    """How old a drop that is not whole has to be before its dropper is told; a copy may pause."""
-
-    def patience_with(self, error: ArchiveRefusedError, drop: Drop, now: datetime) -> float:
-        """Return for how many seconds a drop's damage may be a copy still under way; 0 when it is to be refused."""
-        grace = self.damaged_grace.total_seconds()
-        left = grace - (now.timestamp() - drop.changed_at)
-        return min(left, grace) if error.damaged and left > 0 else 0.0
 
 
 @dataclass
@@ -73,11 +48,12 @@ class Intake:
     clock: Clock
     settler: Settler
     claimer: Claimer
-    registrar: Registrar
+    unpacker: Unpacker
     reporter: Reporter
-    terms: Terms
     timing: Timing
     emit: Emit
+    quarantines_not_archives: bool = False
+    """Whether what is no archive is moved away; else it is left where it is."""
     on_registered: Callable[[], None] = _nothing
     on_scanned: Callable[[Collection[Drop]], None] = lambda _drops: None
     should_stop: Callable[[], bool] = lambda: False
@@ -94,7 +70,8 @@ class Intake:
     _postponed: dict[str, float] = field(default_factory=dict)
     _setbacks: dict[str, int] = field(default_factory=dict)
     """How often in a row trouble made us give the drop's batch back."""
-    _without_room: dict[str, StorageError] = field(default_factory=dict)
+    _without_room: dict[str, tuple[DropIdentity, NoRoomError]] = field(default_factory=dict)
+    """Drops that need more room than there was, so that they are not read again before there is."""
     _claiming: tuple[str, str] | None = None
     """Batch and drop of a claim that has not come to its end."""
 
@@ -116,9 +93,9 @@ class Intake:
                 return
             if not isinstance(verdict, Settled):
                 self._leave_waiting(verdict.drop, verdict.completeness)
-            elif not self._is_in_good_hands(verdict.drop, records):
+            elif not self._is_in_good_hands(verdict.drop, records) and self._has_room(verdict.drop):
                 self._take(verdict.drop)
-        for error in self._without_room.values():
+        for _, error in self._without_room.values():
             raise error
 
     def next_look_in(self) -> float | None:
@@ -176,12 +153,23 @@ class Intake:
         record = records.get(known[1])
         return record is not None and is_cared_for(record, drop, self.volume, now=self.clock.now())
 
+    def _has_room(self, drop: Drop) -> bool:
+        """Say whether there may be room for a drop by now; one that found none need not be read to know it."""
+        identity, error = self._without_room.get(drop.name, (None, None))
+        if error is None or identity != drop.identity or error.is_over(self.volume.extracted):
+            return True
+        self._postpone(drop, _ROOM_SECONDS)
+        return False
+
     def _leave_waiting(self, drop: Drop, completeness: Completeness) -> None:
         """
         Tell the log and, when it will hardly become whole any more, the dropper; each once for each content.
 
         The receipt goes when the drop is taken after all.
         """
+        if completeness.is_no_archive and self.quarantines_not_archives:
+            self._quarantine(drop, completeness)
+            return
         age = self.clock.now().timestamp() - drop.changed_at
         if self._reported.get(drop.name) != drop.identity and (
             completeness.is_no_archive or age >= self.timing.incomplete_after.total_seconds()
@@ -192,6 +180,22 @@ class Intake:
             self.waiting[drop.name] = (drop.identity, completeness.reason)
             kind = events.DropLeftAlone if completeness.is_no_archive else events.DropWaits
             self.emit(kind(storable(drop.name), completeness.reason_code, completeness.reason))
+
+    def _quarantine(self, drop: Drop, completeness: Completeness) -> None:
+        with locked(self.volume.locks, drop.name) as is_ours:
+            if not is_ours:
+                return
+            try:
+                with opened(drop) as fd:
+                    content_id = identify(fd, should_stop=self.should_stop)
+                    require_unchanged(fd, drop)
+            except NotSettledError:
+                self.settler.hold(drop, NOT_WHOLE_YET_SECONDS)
+                return
+            moved = self.reporter.quarantine(drop, completeness, content_id)
+        self.emit(
+            events.DropQuarantined(storable(drop.name), completeness.reason_code, completeness.reason, moved.archive)
+        )
 
     def _take(self, drop: Drop) -> None:
         for memory in (self.waiting, self._without_room):
@@ -253,121 +257,27 @@ class Intake:
             self._told[drop.name] = drop.identity
 
     def _unpack(self, drop: Drop, fd: int, lease: BatchLease) -> None:
-        began = time.perf_counter()
-        try:
-            extraction = extract(
-                fd,
-                drop,
-                lease,
-                self.volume,
-                self.terms,
-                should_stop=self.should_stop,
-                still_held=lambda: self._still_held(lease),
-            )
-            extracted = time.perf_counter()
-            self.registrar.register(lease, extraction)
-        except ArchiveRefusedError as error:
-            self._refuse(drop, fd, lease, error)
-        except NotSettledError:
-            self._forget(lease)
-            raise
-        except LeaseLostError as error:
-            self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, "LEASE_LOST", str(error)))
-        except RetryableError as error:
-            self._release(drop, lease, error)
-        except WorkerError as error:
-            self._end(lease, BatchState.FAILED, error)
-        except Exception as error:
-            _logger.exception("a surprise while an archive was unpacked")
-            self._end(lease, BatchState.FAILED, PermanentError(describe_error(error), reason_code="SURPRISE"))
-        else:
-            self._setbacks.pop(drop.name, None)
-            self.emit(
-                events.BatchRegistered(
-                    batch_id=lease.batch_id,
-                    drop=lease.drop_name,
-                    members=extraction.members,
-                    files=len(extraction.files),
-                    skipped=len(extraction.skipped),
-                    size_bytes=extraction.written_bytes,
-                    extraction_seconds=round(extracted - began, 3),
-                    registration_seconds=round(time.perf_counter() - extracted, 3),
-                )
-            )
-            self.on_registered()
-
-    def _still_held(self, lease: BatchLease) -> bool:
-        with self.sessions.writing() as session:
-            owner = self.claimer.owner
-            return leasing.is_held(lease.token, owner, now=self.clock.now(), session=session)
-
-    def _refuse(self, drop: Drop, fd: int, lease: BatchLease, error: ArchiveRefusedError) -> None:
-        """
-        Quarantine the archive, unless its damage may be that of a copy still under way.
-
-        It may be while the drop is young, and as long as parts of it were never written: a writer may begin at the end.
-        """
-        if error.damaged and is_partly_unwritten(fd):
-            self._forget(lease)
-            self.settler.leave(drop, UNWRITTEN)
-            self._leave_waiting(drop, UNWRITTEN)
-            return
-        patience = self.timing.patience_with(error, drop, self.clock.now())
-        if patience:
-            self._forget(lease)
-            self.settler.hold(drop, patience)
-            reason = f"it looks damaged, and may still be being written: {error}"
-            self.emit(events.DropWaits(storable(drop.name), error.reason_code, reason))
-            return
-        self._end(lease, BatchState.QUARANTINED, error)
-
-    def _end(self, lease: BatchLease, state: BatchState, error: WorkerError) -> None:
-        """End a batch that never got members, unless another worker has taken it over."""
-        now = self.clock.now()
-        with self.sessions.writing() as session:
-            ended = batches.finish_extraction(
-                lease,
-                state,
-                now=now,
-                session=session,
-                reason_code=error.reason_code,
-                error_message=str(error),
-                completed_at=now,
-            )
-        if not ended:
-            self.emit(
-                events.BatchReleased(
-                    lease.batch_id, lease.drop_name, "LEASE_LOST", "another worker has taken the batch over"
-                )
-            )
-            return
-        self.emit(events.BatchRefused(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
-        self.on_registered()
-
-    def _release(self, drop: Drop, lease: BatchLease, error: RetryableError) -> None:
-        """Trouble that is not the archive's fault: it waits, longer each time, and no attempt is counted."""
-        self._setbacks[drop.name] = self._setbacks.get(drop.name, 0) + 1
-        wait = 0.0 if error.reason_code == "STOPPED" else calculate_backoff(min(self._setbacks[drop.name], 5))
-        now = self.clock.now()
-        with self.sessions.writing() as session:
-            batches.release_batch(
-                lease,
-                due_at=now + timedelta(seconds=wait),
-                counted=False,
-                now=now,
-                session=session,
-                reason=str(error),
-            )
-        self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
-        self._postpone(drop, wait)
-        if error.reason_code == "DISK_FULL" and isinstance(error, StorageError):
-            self._without_room[drop.name] = error
-        elif isinstance(error, StorageError):
-            raise error
-
-    def _forget(self, lease: BatchLease) -> None:
-        with self.sessions.writing() as session:
-            batches.forget_batch(lease.batch_id, token=lease.token, session=session)
+        fate = self.unpacker.unpack(
+            drop, fd, lease, setbacks=self._setbacks.get(drop.name, 0), should_stop=self.should_stop
+        )
+        match fate:
+            case Done():
+                self._setbacks.pop(drop.name, None)
+                self.on_registered()
+            case Unwritten():
+                self.settler.leave(drop, UNWRITTEN)
+                self._leave_waiting(drop, UNWRITTEN)
+            case PutBack(error, patience_seconds):
+                self.settler.hold(drop, patience_seconds)
+                reason = f"it looks damaged, and may still be being written: {error}"
+                self.emit(events.DropWaits(storable(drop.name), error.reason_code, reason))
+            case GivenBack(error, wait_seconds):
+                self._setbacks[drop.name] = self._setbacks.get(drop.name, 0) + 1
+                self._postpone(drop, wait_seconds)
+                if isinstance(error, NoRoomError):
+                    self._without_room[drop.name] = (drop.identity, error)
+                elif isinstance(error, StorageError):
+                    raise error
 
     def _postpone(self, drop: Drop, seconds: float) -> None:
         self._postponed[drop.name] = self.clock.monotonic() + seconds

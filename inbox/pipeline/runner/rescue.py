@@ -13,7 +13,7 @@ from inbox.events import Emit
 from inbox.pipeline.extracting import clear_staging
 from inbox.pipeline.instances import Instance
 from inbox.pipeline.rescuing import Rescuer
-from inbox.pipeline.runner.intake import Timing
+from inbox.pipeline.runner.timing import Timing
 from inbox.pipeline.watching import scan
 from inbox.utils.drops import look_at
 from inbox.utils.volume import Volume, find_by_stored_name

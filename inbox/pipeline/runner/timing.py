@@ -1,0 +1,24 @@
+"""How long things may take, as the legs share it."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from inbox.core.errors import ArchiveRefusedError
+from inbox.domain import Drop
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long things may take."""
+
+    lease_life: timedelta
+    damaged_grace: timedelta
+    batch_time: timedelta
+    incomplete_after: timedelta
+    """How old a drop that is not whole has to be before its dropper is told; a copy may pause."""
+
+    def patience_with(self, error: ArchiveRefusedError, drop: Drop, now: datetime) -> float:
+        """Return for how many seconds a drop's damage may be a copy still under way; 0 when it is to be refused."""
+        grace = self.damaged_grace.total_seconds()
+        left = grace - (now.timestamp() - drop.changed_at)
+        return min(left, grace) if error.damaged and left > 0 else 0.0

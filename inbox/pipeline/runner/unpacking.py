@@ -1,0 +1,194 @@
+"""
+One archive, from its claim to its rows: extracting, registering, and whatever else may become of it.
+
+The claim always comes to an end here: with rows, with a refusal, or given back.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeAlias
+
+from inbox import events
+from inbox.archives import Terms
+from inbox.core.errors import (
+    ArchiveRefusedError,
+    LeaseLostError,
+    NotSettledError,
+    PermanentError,
+    RetryableError,
+    WorkerError,
+    describe_error,
+)
+from inbox.core.retry import calculate_backoff
+from inbox.database import batches, leasing
+from inbox.database.connection import Sessions
+from inbox.domain import BatchLease, Drop, Extraction
+from inbox.events import Emit
+from inbox.lifecycle import BatchState
+from inbox.pipeline.extracting import extract
+from inbox.pipeline.registering import Registrar
+from inbox.pipeline.runner.timing import Timing
+from inbox.utils.clock import Clock
+from inbox.utils.drops import is_partly_unwritten
+from inbox.utils.volume import Volume
+
+_logger = logging.getLogger("inbox")
+_LONGEST_SETBACKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The batch has its rows, is refused, or is somebody else's by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """Trouble that is not the archive's fault: to be tried again after so many seconds, and no attempt is counted."""
+
+    error: RetryableError
+    wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """The archive looks damaged, and is so young that it may still be being written for so many seconds."""
+
+    error: ArchiveRefusedError
+    patience_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unwritten:
+    """The archive is damaged, and parts of its room were never written: its writer may have begun at the end."""
+
+
+Fate: TypeAlias = Done | GivenBack | PutBack | Unwritten
+
+
+@dataclass
+class Unpacker:
+    """Unpacks what was claimed. `owner` is whose claims these are."""
+
+    volume: Volume
+    sessions: Sessions
+    clock: Clock
+    owner: str
+    registrar: Registrar
+    terms: Terms
+    timing: Timing
+    emit: Emit
+
+    def unpack(self, drop: Drop, fd: int, lease: BatchLease, *, setbacks: int, should_stop: Callable[[], bool]) -> Fate:
+        """
+        Extract and register the open drop, and return what became of it.
+
+        `setbacks` is how often in a row it was given back before. Raises NotSettledError when the drop changed
+        meanwhile; its batch is then forgotten.
+        """
+        began = time.perf_counter()
+        try:
+            extraction = extract(
+                fd,
+                drop,
+                lease,
+                self.volume,
+                self.terms,
+                should_stop=should_stop,
+                still_held=lambda: self._still_held(lease),
+            )
+            extracted = time.perf_counter()
+            self.registrar.register(lease, extraction)
+        except ArchiveRefusedError as error:
+            return self._refuse(drop, fd, lease, error)
+        except NotSettledError:
+            self._forget(lease)
+            raise
+        except LeaseLostError as error:
+            return self._lose(lease, str(error))
+        except RetryableError as error:
+            return self._give_back(lease, error, setbacks)
+        except WorkerError as error:
+            return self._end(lease, BatchState.FAILED, error)
+        except Exception as error:
+            _logger.exception("a surprise while an archive was unpacked")
+            return self._end(lease, BatchState.FAILED, PermanentError(describe_error(error), reason_code="SURPRISE"))
+        self._tell(lease, extraction, extracted - began, time.perf_counter() - extracted)
+        return Done()
+
+    def _still_held(self, lease: BatchLease) -> bool:
+        with self.sessions.writing() as session:
+            return leasing.is_held(lease.token, self.owner, now=self.clock.now(), session=session)
+
+    def _refuse(self, drop: Drop, fd: int, lease: BatchLease, error: ArchiveRefusedError) -> Fate:
+        """
+        Quarantine the archive, unless its damage may be that of a copy still under way.
+
+        It may be while the drop is young, and as long as parts of it were never written: a writer may begin at the end.
+        """
+        if error.damaged and is_partly_unwritten(fd):
+            self._forget(lease)
+            return Unwritten()
+        patience = self.timing.patience_with(error, drop, self.clock.now())
+        if patience:
+            self._forget(lease)
+            return PutBack(error, patience)
+        return self._end(lease, BatchState.QUARANTINED, error)
+
+    def _end(self, lease: BatchLease, state: BatchState, error: WorkerError) -> Fate:
+        """End a batch that never got members, unless another worker has taken it over."""
+        now = self.clock.now()
+        with self.sessions.writing() as session:
+            ended = batches.finish_extraction(
+                lease,
+                state,
+                now=now,
+                session=session,
+                reason_code=error.reason_code,
+                error_message=str(error),
+                completed_at=now,
+            )
+        if not ended:
+            return self._lose(lease, "another worker has taken the batch over")
+        self.emit(events.BatchRefused(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
+        return Done()
+
+    def _lose(self, lease: BatchLease, reason: str) -> Fate:
+        self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, "LEASE_LOST", reason))
+        return Done()
+
+    def _give_back(self, lease: BatchLease, error: RetryableError, setbacks: int) -> Fate:
+        """Let it wait, longer each time."""
+        wait = 0.0 if error.reason_code == "STOPPED" else calculate_backoff(min(setbacks + 1, _LONGEST_SETBACKS))
+        now = self.clock.now()
+        with self.sessions.writing() as session:
+            batches.release_batch(
+                lease,
+                due_at=now + timedelta(seconds=wait),
+                counted=False,
+                now=now,
+                session=session,
+                reason=str(error),
+            )
+        self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
+        return GivenBack(error, wait)
+
+    def _forget(self, lease: BatchLease) -> None:
+        with self.sessions.writing() as session:
+            batches.forget_batch(lease.batch_id, token=lease.token, session=session)
+
+    def _tell(self, lease: BatchLease, extraction: Extraction, extracting: float, registering: float) -> None:
+        self.emit(
+            events.BatchRegistered(
+                batch_id=lease.batch_id,
+                drop=lease.drop_name,
+                members=extraction.members,
+                files=len(extraction.files),
+                skipped=len(extraction.skipped),
+                size_bytes=extraction.written_bytes,
+                extraction_seconds=round(extracting, 3),
+                registration_seconds=round(registering, 3),
+            )
+        )
