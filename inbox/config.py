@@ -5,30 +5,25 @@ Only the composition root sees `Config`; stages receive the plain values they ne
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from inbox.core.errors import ConfigurationError, UnsafePathError
+from inbox.secret_files import Unreadable, read_passwords, read_secret
+from inbox.urls import MASK, POSTGRESQL_DRIVER, build_database_url, names_http_server, redact_url, str_url
 from inbox.utils.filesystem import resolve_storage_path
 
 GIB: Final = 1024**3
 EMBEDDED_DATABASE: Final = ".inbox/inbox.db"
 SECRET_SUFFIX: Final = "_file"  # noqa: S105 - the suffix of a variable's name
-POSTGRESQL_DRIVER: Final = "postgresql+psycopg2"
 
 _OWN_FOLDERS: Final = ("processed", "quarantine", "receipts")
 _TAKEN_NAMES: Final = frozenset({*_OWN_FOLDERS, "logs"})
 _SECRET_FIELDS: Final = frozenset({"database_url", "database_password", "handler_url"})
-_SHOWN_PARAMETERS: Final = frozenset({"application_name", "connect_timeout", "host", "port", "sslmode", "sslrootcert"})
-_MASK: Final = "***"
-_MAX_PASSWORDS: Final = 1000
 
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 # 1e9 s are 31 years: more would leave what a date can hold
@@ -38,13 +33,6 @@ Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 def default_worker_processes() -> int:
     """Return the number of cores this process may use."""
     return max(1, len(os.sched_getaffinity(0)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Unreadable:
-    """Stands for a secret whose file could not be used, so that its field can say so next to the other problems."""
-
-    problem: str
 
 
 class Config(BaseSettings):
@@ -181,7 +169,7 @@ class Config(BaseSettings):
     @field_validator("handler_url")
     @classmethod
     def _is_http(cls, value: str) -> str:
-        if value and not _names_http_server(value):
+        if value and not names_http_server(value):
             raise ValueError("must be http://HOST/PATH or https://HOST/PATH")
         return value
 
@@ -201,13 +189,13 @@ class Config(BaseSettings):
             variable = f"{name}{SECRET_SUFFIX}".upper()
             path = os.environ.get(variable) or values.get(variable.lower())  # the latter comes from `.env`
             if path and not values.get(name):
-                values[name] = _read_secret(variable, path)
+                values[name] = read_secret(variable, path)
         return values
 
     @field_validator("database_password", "database_url", mode="before")
     @classmethod
     def _was_read(cls, value: object) -> object:
-        if isinstance(value, _Unreadable):
+        if isinstance(value, Unreadable):
             raise ValueError(value.problem)  # noqa: TRY004 - pydantic collects ValueErrors only
         return value
 
@@ -228,7 +216,7 @@ class Config(BaseSettings):
     @classmethod
     def _holds_passwords(cls, value: Path | None) -> Path | None:
         if value is not None:
-            _read_passwords(value)
+            read_passwords(value)
         return value
 
     @model_validator(mode="after")
@@ -271,7 +259,7 @@ class Config(BaseSettings):
         if self.archive_passwords_file is None:
             return ()
         try:
-            return _read_passwords(self.archive_passwords_file)
+            return read_passwords(self.archive_passwords_file)
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
 
@@ -329,95 +317,11 @@ class Config(BaseSettings):
         for name in type(self).model_fields:
             value = getattr(self, name)
             if name in _SECRET_FIELDS and value:
-                value = redact_url(value) if "url" in name else _MASK
+                value = redact_url(value) if "url" in name else MASK
             if isinstance(value, Path):
                 value = str(value)
             shown[name.upper()] = list(value) if isinstance(value, tuple) else value
         return shown
-
-
-def build_database_url(text: str) -> URL:
-    """
-    Return the URL with the driver that is installed: plain `postgresql://` and `postgres://` both mean psycopg2.
-
-    Raises ValueError for what is no database URL, or names a database inbox does not speak. Never repeats the text,
-    since it may hold a password.
-    """
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):
-        raise ValueError(
-            "DATABASE_URL is not a URL; write postgresql://user:password@host:5432/name or sqlite:////path/inbox.db"
-        ) from None
-    if url.drivername in {"postgres", "postgresql"}:
-        return url.set(drivername=POSTGRESQL_DRIVER)
-    if url.drivername in {POSTGRESQL_DRIVER, "sqlite", "sqlite+pysqlite"}:
-        return url
-    raise ValueError(f"DATABASE_URL: inbox speaks postgresql and sqlite, not {url.drivername}")
-
-
-def str_url(url: URL) -> str:
-    return url.render_as_string(hide_password=False)
-
-
-def redact_url(text: str) -> str:
-    """
-    Return a URL to show: passwords masked, and in a query every value that is not known to be harmless.
-
-    Of an HTTP URL the whole query and whoever asks are masked, since either may be a token. Anything unreadable is
-    masked whole.
-    """
-    http = text.lower().startswith(("http:", "https:"))
-    try:
-        return _redact_http_url(text) if http else _redact_database_url(text)
-    except (ArgumentError, ValueError):
-        return _MASK
-
-
-def _redact_http_url(text: str) -> str:
-    parts = urlsplit(text)
-    _, at, server = parts.netloc.rpartition("@")
-    return urlunsplit((parts.scheme, f"{_MASK}@{server}" if at else server, parts.path, parts.query and _MASK, ""))
-
-
-def _redact_database_url(text: str) -> str:
-    url = make_url(text)
-    query = "&".join(f"{name}={value if name in _SHOWN_PARAMETERS else _MASK}" for name, value in url.query.items())
-    shown = url.set(query={}).render_as_string(hide_password=True)
-    return f"{shown}?{query}" if query else shown
-
-
-def _names_http_server(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def _read_secret(variable: str, path: str) -> str | _Unreadable:
-    try:
-        secret = Path(path).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        return _Unreadable(f"{variable}: cannot read {path}: {reason}; mount the secret there")
-    return secret or _Unreadable(f"{variable}: {path} is empty; put the secret there")
-
-
-def _read_passwords(path: Path) -> tuple[str, ...]:
-    """Return the lines of the file that are not empty; a password may begin or end with a space. Raises ValueError."""
-    variable = "ARCHIVE_PASSWORDS_FILE"
-    try:
-        text = path.expanduser().read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        raise ValueError(f"{variable}: cannot read {path}: {reason}; mount the secret there") from None
-    passwords = tuple(dict.fromkeys(line for line in text.split("\n") if line))
-    if not passwords:
-        raise ValueError(f"{variable}: {path} is empty; put one password on each line")
-    if len(passwords) > _MAX_PASSWORDS:
-        raise ValueError(f"{variable}: {path} has more than {_MAX_PASSWORDS:,} passwords; each is tried on an archive")
-    return passwords
 
 
 def load_config(**overrides: Any) -> Config:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from inbox.config import build_database_url, default_worker_processes, load_config
+from inbox.config import default_worker_processes, load_config
 from inbox.core.errors import ConfigurationError, UnsafePathError
+from inbox.urls import build_database_url
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
 

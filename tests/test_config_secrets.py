@@ -2,8 +2,9 @@
 
 import pytest
 
-from inbox.config import load_config, redact_url
+from inbox.config import load_config
 from inbox.core.errors import ConfigurationError
+from inbox.urls import redact_url
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
 

@@ -19,9 +19,9 @@ import sqlalchemy
 import urllib3
 from kreuzberg import exceptions as kreuzberg_errors
 
-from inbox.config import build_database_url
 from inbox.core.errors import DatabaseRefusedError, ParseError, classify_error, is_retryable
 from inbox.database.connection import get_session
+from inbox.urls import build_database_url
 
 
 @pytest.fixture

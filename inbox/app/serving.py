@@ -14,7 +14,7 @@ from typing import Final
 from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened, unannounced_on
 from inbox.app.values import quiet_of, terms_of, timing_of
 from inbox.app.working import spawn_worker
-from inbox.config import Config, redact_url
+from inbox.config import Config
 from inbox.core.errors import DatabaseUnavailableError
 from inbox.core.logging import setup_logger
 from inbox.database.connection import Sessions
@@ -34,6 +34,7 @@ from inbox.service.daemon import Daemon, Rhythm, Tally
 from inbox.service.health import Probes
 from inbox.service.narrating import narrator
 from inbox.service.server import ProbeServer
+from inbox.urls import redact_url
 from inbox.utils.clock import Bell, SystemClock
 
 SCAN_SECONDS: Final = {"local": 15.0, "network": 5.0}

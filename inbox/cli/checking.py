@@ -9,11 +9,12 @@ from typing import Final, Literal
 from sqlalchemy import make_url
 
 from inbox.app.opening import handler_settings, refuse_sqlite_on_network
-from inbox.config import Config, redact_url
+from inbox.config import Config
 from inbox.core.errors import ConfigurationError, WorkerError
 from inbox.database.connection import close, create_engine, ping
 from inbox.database.migrating import HEAD, current_revision
 from inbox.handlers.registry import load_handlers
+from inbox.urls import redact_url
 from inbox.utils.mounts import filesystem_type, is_network
 
 _LITTLE_BYTES: Final = 1024**3
