@@ -15,6 +15,7 @@ from inbox.pipeline import extracting
 from inbox.pipeline.extracting import NoRoomError, clear_staging, extract
 from inbox.utils import reserving
 from inbox.utils.drops import look_at, opened
+from inbox.utils.reserving import Reservation
 from inbox.utils.volume import Volume
 
 LEASE = BatchLease(batch_id="b" * 64, token="t" * 32, attempt=1, drop_name="drop.zip")
@@ -140,6 +141,7 @@ def test_room_is_held_before_the_first_byte(volume, monkeypatch):
     """
     What the archive will need is taken from the volume before anything is written, and given back for what is.
     """
+    monkeypatch.setattr(extracting, "filesystem_type", lambda _: "ext4")
     seen = []
     write = extracting.extract_members
 
@@ -159,10 +161,26 @@ def test_room_is_held_before_the_first_byte(volume, monkeypatch):
     assert [] == list(volume.staging.iterdir())
 
 
+@pytest.mark.parametrize(("times", "held"), [(extracting.PLENTY - 1, True), (extracting.PLENTY + 1, False)])
+def test_plentiful_memory_is_not_reserved(volume, monkeypatch, times, held):
+    """
+    On a file system in memory room is held only where it is scarce, since to hold it there is to write it.
+    """
+    sizes = []
+    needed = extracting.HEADROOM_BYTES + 3 * 4096
+    monkeypatch.setattr(extracting, "filesystem_type", lambda _: "tmpfs")
+    monkeypatch.setattr(extracting.shutil, "disk_usage", lambda _: SimpleNamespace(free=times * needed))
+    monkeypatch.setattr(extracting, "Reservation", lambda path, size: sizes.append(size) or Reservation(path, size))
+    extract_bytes(volume, GOOD)
+
+    assert [held] == [size > 0 for size in sizes]
+
+
 def test_room_that_goes_between_look_and_reservation_is_awaited(volume, monkeypatch):
     """
     A volume that fills up in the very moment is a reason to wait, and leaves nothing behind.
     """
+    monkeypatch.setattr(extracting, "filesystem_type", lambda _: "ext4")
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

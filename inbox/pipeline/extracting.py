@@ -18,11 +18,14 @@ from inbox.core.errors import LeaseLostError, StorageError
 from inbox.domain import BatchLease, Drop, Extraction
 from inbox.utils.drops import require_unchanged
 from inbox.utils.filesystem import sync_directory
+from inbox.utils.mounts import filesystem_type, is_in_memory
 from inbox.utils.reserving import Reservation
 from inbox.utils.volume import Volume
 
 HEADROOM_BYTES: Final = 64 * 1024**2
 """What stays free beside an extraction: the database and the log live on the same volume."""
+PLENTY: Final = 4
+"""So many times what is needed is more than others will take in the meantime."""
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -84,11 +87,14 @@ def reserved(path: Path, plan: Plan) -> Iterator[Reservation]:
     """
     Hold the room that a plan needs, by a file at `path`; raise NoRoomError when it is not there.
 
-    So that several extractions on one volume do not each begin for the room that only one of them can have.
+    So that several extractions on one volume do not each begin for the room that only one of them can have. In memory
+    it costs as much as the writing, and is done only where room is scarce.
     """
     needed_bytes = require_room(path.parent, plan)
+    is_plentiful = shutil.disk_usage(path.parent).free > PLENTY * needed_bytes
+    is_spared = is_plentiful and is_in_memory(filesystem_type(path.parent))
     try:
-        reservation = Reservation(path, needed_bytes - HEADROOM_BYTES)
+        reservation = Reservation(path, 0 if is_spared else needed_bytes - HEADROOM_BYTES)
     except OSError as error:
         if error.errno in NO_ROOM:
             raise NoRoomError(needed_bytes, f"{needed_bytes:,} bytes") from error

@@ -33,6 +33,11 @@ def is_network(kind: str) -> bool:
     return _NETWORK.match(kind) is not None
 
 
+def is_in_memory(kind: str) -> bool:
+    """Say whether a file system of this type keeps its content in memory, so that to allocate is to write."""
+    return kind in {"tmpfs", "ramfs"}
+
+
 def _read_mountinfo() -> str:
     try:
         return _MOUNTINFO.read_text("utf-8", "surrogateescape")
