@@ -8,7 +8,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY inbox ./inbox
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && python -m venv --without-pip /opt/inbox \
-    && pip --python /opt/inbox/bin/python install --no-cache-dir --only-binary :all: /wheels/inbox-*.whl \
+    && pip --python /opt/inbox/bin/python install --no-cache-dir --only-binary :all: \
+        "$(echo /wheels/inbox-*.whl)[deflate64]" \
     && /opt/inbox/bin/inbox --help > /dev/null
 
 FROM python:${PYTHON_VERSION}-slim
