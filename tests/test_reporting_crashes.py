@@ -11,7 +11,7 @@ from inbox.core.errors import PermanentError, StorageError
 from inbox.database.operations import get_batch_by_id
 from inbox.events import BatchReported, DropRecognised
 from inbox.pipeline import places, reporting
-from inbox.pipeline.runner import intake
+from inbox.pipeline.runner import unpacking
 
 ENCRYPTED = archive([Member("a", flags=1)])
 
@@ -163,7 +163,7 @@ def test_content_that_could_not_be_unpacked_is_refused_again(house, monkeypatch)
     def fail(*_arguments, **_options):
         raise PermanentError("odd", reason_code="ODD")
 
-    monkeypatch.setattr(intake, "extract", fail)
+    monkeypatch.setattr(unpacking, "extract", fail)
     for name in ("one.zip", "two.zip"):
         house.drop(name)
         house.take()

@@ -1,7 +1,7 @@
 """A running service for the tests of one topic."""
 
 import pytest
-from parts import DAMAGED_GRACE_SECONDS, QUIET_SECONDS, Witness
+from delivering import DAMAGED_GRACE_SECONDS, QUIET_SECONDS, Witness
 from processes import Storage
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from parts import find_program, need, run, running, unused_port, wait_until_served
+from delivering import find_program, need, run, running, unused_port, wait_until_served
 
 SMB_BLOCK_BYTES = 65536
 """Else smbclient would have the whole archive in hand before it sends anything."""

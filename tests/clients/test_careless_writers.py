@@ -4,7 +4,7 @@ import os
 from itertools import pairwise
 
 import pytest
-from parts import Payload, need_word_of_the_kernel, payload, taken_once
+from delivering import Payload, need_word_of_the_kernel, payload, taken_once
 from zips import DEFLATED, STORED, Member, archive
 
 EMPTY = archive([])

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from parts import finish, payload, run, running, taken_once
+from delivering import finish, payload, run, running, taken_once
 
 
 def test_cp(witness, uploads, tmp_path):

@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from parts import kill, need, need_word_of_the_kernel, payload, run, running, taken_once
+from delivering import kill, need, need_word_of_the_kernel, payload, run, running, taken_once
 from servers import ftp_serving
 
 

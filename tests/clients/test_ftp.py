@@ -1,7 +1,7 @@
 """FTP into the uploads: a real server, and curl that is slow, killed and resumed."""
 
 import pytest
-from parts import kill, need, payload, run, running, taken_once
+from delivering import kill, need, payload, run, running, taken_once
 from servers import ftp_serving
 
 SLOW = ("--limit-rate", "1500k")

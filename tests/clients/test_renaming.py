@@ -1,7 +1,7 @@
 """Drops that come, go or change by a rename, and names that belong to somebody's unfinished work."""
 
 import pytest
-from parts import DAMAGED_GRACE_SECONDS, NOT_TAKEN, QUIET_SECONDS, Witness, payload, taken_once
+from delivering import DAMAGED_GRACE_SECONDS, NOT_TAKEN, QUIET_SECONDS, Witness, payload, taken_once
 from processes import Storage, wait_for
 
 TEMPORARY = {

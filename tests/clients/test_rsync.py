@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from parts import NOT_TAKEN, kill, need, payload, run, running, taken_once
+from delivering import NOT_TAKEN, kill, need, payload, run, running, taken_once
 
 SLOW = "--bwlimit=2000"  # KiB/s
 

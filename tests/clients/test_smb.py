@@ -3,7 +3,7 @@
 import subprocess
 
 import pytest
-from parts import kill, payload, run, running, taken_once
+from delivering import kill, payload, run, running, taken_once
 from servers import samba_serving
 
 

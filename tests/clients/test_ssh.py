@@ -1,7 +1,7 @@
 """scp, sftp and rsync through a real SSH server, slow, killed and resumed."""
 
 import pytest
-from parts import NOT_TAKEN, finish, kill, need, payload, run, running, taken_once
+from delivering import NOT_TAKEN, finish, kill, need, payload, run, running, taken_once
 from servers import sshd_serving
 
 SLOW = ("-l", "16000")  # Kbit/s
