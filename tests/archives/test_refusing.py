@@ -46,6 +46,14 @@ def two_ends() -> bytes:
     return archive([A], comment=struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0, 0, 0, at, 0))
 
 
+def header_by_another_signature() -> bytes:
+    """Everything is true of the second member's local header but its first bytes."""
+    data = bytearray(archive([A, B]))
+    at = data.index(b"PK\x03\x04", 4)
+    data[at : at + 4] = b"PK\x03\x05"
+    return bytes(data)
+
+
 def index_of_four_bytes() -> bytes:
     """A signature and nothing more, where the directory should be, at the end of the file."""
     whole = archive([A])
@@ -155,6 +163,25 @@ HOSTILE = {
     "local packed size differs": (archive([Member(A, local_packed_size=1)]), "HEADERS_DIFFER"),
     "streamed, local size differs": (archive([Member(A, flags=DESCRIPTOR_FLAG, local_size=1)]), "HEADERS_DIFFER"),
     "no local header": (archive([Member(A, offset=1), B]), "HEADERS_DIFFER"),
+    "local header by another signature": (header_by_another_signature(), "HEADERS_DIFFER"),
+    "Zip64 field too short, in the directory alone": (
+        archive(
+            [
+                Member(
+                    A,
+                    b"content",
+                    STORED,
+                    size=0xFFFFFFFF,
+                    packed_size=0xFFFFFFFF,
+                    extra=extra_field(1, struct.pack("<Q", 7)),
+                    local_extra=b"",
+                    local_size=7,
+                    local_packed_size=7,
+                )
+            ]
+        ),
+        "BAD_ZIP64",
+    ),
     "an index of four bytes": (index_of_four_bytes(), "INDEX_LIES"),
     "a header behind the end of the file": (archive([A, Member(B, offset=1 << 30)]), "HEADERS_DIFFER"),
     "descriptor differs": (
