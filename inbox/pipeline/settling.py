@@ -119,6 +119,15 @@ class Settler:
         """Take somebody else's word that this drop is not whole, until it changes."""
         self._watch(drop).look = Look(verdict)
 
+    def age_of(self, drop: Drop) -> float:
+        """
+        Return for how many seconds a drop has been as it is.
+
+        By its times, or by how long it has been watched: its writer may have set times that are still to come.
+        """
+        told = self._clock.now().timestamp() - drop.changed_at
+        return max(told, self._clock.monotonic() - self._watch(drop).since)
+
     def next_look_in(self) -> float | None:
         """Return the seconds until the next drop may have become quiet, or None when none is under way."""
         now = self._clock.monotonic()

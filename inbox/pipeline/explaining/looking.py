@@ -201,7 +201,7 @@ class Looker:
             if facts.place is Place.UPLOADS:
                 if error.damaged and is_partly_unwritten(fd):
                     return replace(facts, whole=_whole(UNWRITTEN))
-                patience = self._service.timing.patience_with(error, drop, self._clock.now())
+                patience = self._service.timing.patience_with(error, self._clock.now().timestamp() - drop.changed_at)
             refusal = Refusal(error.reason_code, error.message, error.subject, error.hint, round(patience, 3))
             return replace(facts, refusal=refusal)
         return facts

@@ -170,7 +170,7 @@ class Intake:
         if completeness.is_no_archive and self.quarantines_not_archives:
             self._quarantine(drop, completeness)
             return
-        age = self.clock.now().timestamp() - drop.changed_at
+        age = self.settler.age_of(drop)
         if self._reported.get(drop.name) != drop.identity and (
             completeness.is_no_archive or age >= self.timing.incomplete_after.total_seconds()
         ):
@@ -258,7 +258,12 @@ class Intake:
 
     def _unpack(self, drop: Drop, fd: int, lease: BatchLease) -> None:
         fate = self.unpacker.unpack(
-            drop, fd, lease, setbacks=self._setbacks.get(drop.name, 0), should_stop=self.should_stop
+            drop,
+            fd,
+            lease,
+            setbacks=self._setbacks.get(drop.name, 0),
+            age_of=self.settler.age_of,
+            should_stop=self.should_stop,
         )
         match fate:
             case Done():
