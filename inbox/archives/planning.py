@@ -25,9 +25,12 @@ from inbox.archives.source import Source
 from inbox.archives.terms import Terms
 from inbox.archives.tree import Tree
 from inbox.archives.unlocking import unlock
+from inbox.archives.watchman import Watchman
 from inbox.domain import NameOrigin, SkippedMember
 
 MAX_LINK_BYTES: Final = 4096
+_SOME_ENTRIES: Final = 256
+"""Judged between two looks at the clock."""
 _EMPTY_STREAM_BYTES: Final = 64
 """The longest that any method makes of nothing."""
 
@@ -61,16 +64,16 @@ class Plan:
     """By position, the origin of each name that is not simply the UTF-8 that stands in the archive."""
 
 
-def plan_extraction(fd: int, terms: Terms) -> Plan:
+def plan_extraction(fd: int, terms: Terms, watchman: Watchman | None = None) -> Plan:
     """
     Judge the open archive and return what to write.
 
     Encrypted members need one password that fits them all.
 
     Raises ArchiveRefusedError when the archive is at fault, NotSettledError when it changes meanwhile, StorageError
-    when it cannot be read.
+    when it cannot be read, and what the watchman does.
     """
-    source = Source(fd)
+    source = Source(fd, (watchman or Watchman(terms.limits)).look_up)
     ending = find_ending(source)
     if ending is None:
         raise refuse("NO_END_RECORD", damaged=True)
@@ -112,6 +115,8 @@ class _Judge:
         self.entries.reverse()
         while self.entries:  # each is let go when its place is found: a million of them weigh as much as the plan
             entry = self.entries.pop()
+            if entry.position % _SOME_ENTRIES == 0:
+                self.source.look_up()
             reading = None
             try:
                 reading = self.reader.read(entry)
@@ -241,7 +246,7 @@ class _Judge:
         self.inflated_bytes += entry.size_bytes
         self.limits.check_total(self.inflated_bytes, self.source.size)
         for _ in self._content_of(entry):
-            pass
+            self.source.look_up()
 
     def _name_the_nameless(self) -> None:
         """Each skipped member has a row of its own; where what can be shown of names is alike, the position differs."""
