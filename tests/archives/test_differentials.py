@@ -26,6 +26,9 @@ from inbox.core.errors import ArchiveRefusedError
 
 A, B, RAW = "a.txt", "b.txt", b"gr__e.txt"
 FITS = unicode_path("größe.txt", RAW)
+OLD = "größe.txt".encode("cp437")
+BEFORE = {"local_name": OLD, "local_flags": 0}
+"""What stays in the local header when Python rewrites the name in the directory."""
 END, END64, LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
 DOS, NTFS = 0, 11
 MIB = 1024 * 1024
@@ -112,6 +115,10 @@ DIFFERENT = {
     ),
     "second Unicode path in the local header": (
         archive([Member(RAW, extra=FITS, local_extra=FITS + unicode_path("other.txt", RAW))]),
+        "HEADERS_DIFFER",
+    ),
+    "other Unicode path beside a rewritten name": (
+        archive([Member("größe.txt", **BEFORE, local_extra=unicode_path("other.txt", OLD))]),
         "HEADERS_DIFFER",
     ),
     "Unicode path beside another UTF-8 name": (
@@ -228,6 +235,9 @@ HARMLESS = {
     "Unicode path in the directory alone": archive([Member(RAW, extra=FITS, local_extra=b"")]),
     "same Unicode path as the UTF-8 name": archive(
         [Member("größe.txt", extra=unicode_path("größe.txt", "größe.txt".encode()))]
+    ),
+    "same Unicode path beside a rewritten name": archive(
+        [Member("größe.txt", **BEFORE, local_extra=unicode_path("größe.txt", OLD))]
     ),
     "malformed extra field in the local header": archive(
         [Member("größe.txt", local_extra=extra_field(9, b"") + struct.pack("<2H", 9, 99))]
