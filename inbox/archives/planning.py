@@ -20,7 +20,7 @@ from inbox.archives.index import Entry, read_index
 from inbox.archives.limits import Limits
 from inbox.archives.names import SAME_FOLDED, SkipMemberError, folded, is_junk, remarks_on, safe_path, shown_name
 from inbox.archives.reasons import refuse
-from inbox.archives.records import DEFLATED, PATCHED
+from inbox.archives.records import PATCHED, STORED
 from inbox.archives.source import Source
 from inbox.archives.terms import Terms
 from inbox.archives.tree import Tree
@@ -79,6 +79,8 @@ def plan_extraction(fd: int, terms: Terms, watchman: Watchman | None = None) -> 
         raise refuse("NO_END_RECORD", damaged=True)
     if not ending.is_clean and not terms.accept_outside:
         raise refuse("TRAILING_DATA", damaged=True)
+    if not ending.is_last:
+        raise refuse("AMBIGUOUS_END", "another archive stands behind this one")
     if ending.prefix_bytes and not terms.accept_outside:
         raise refuse("PREPENDED_DATA", f"{ending.prefix_bytes:,} bytes")
     entries = read_index(source, ending, terms.limits, with_encrypted=bool(terms.passwords))
@@ -236,7 +238,8 @@ class _Judge:
         return ""
 
     def _skip(self, entry: Entry, path: str, reason_code: str) -> None:
-        if entry.method == DEFLATED and reason_code != "SYMLINK":  # whose target was read
+        tells_its_end = entry.method in METHODS and entry.method != STORED
+        if tells_its_end and reason_code != "SYMLINK":  # whose target was read
             self._check_stream(entry, path)
         self.skipped.append(SkippedMember(path, reason_code, entry.size_bytes, entry.position))
 
