@@ -25,7 +25,14 @@ def explain(house):
     """Return a function that explains a file of the house, by name or path, as its service would judge it."""
 
     def run(file, *, deep=False, sessions=house.sessions, why_not="", trust_age=True):
-        service = Service(house.volume, house.unpacker.terms, QUIET, trust_age, house.intake.timing)
+        service = Service(
+            house.volume,
+            house.unpacker.terms,
+            QUIET,
+            trust_age,
+            house.intake.timing,
+            house.intake.quarantines_not_archives,
+        )
         looker = Looker(service, house.clock, sessions, why_not=why_not)
         return judge(looker.look(looker.find(str(file)), deep=deep))
 
@@ -161,6 +168,21 @@ def test_drop_that_is_not_whole_waits_with_its_reason(house, explain, data, verd
 
     assert (verdict, reason_code) == told(explanation)
     assert (None, None) == (explanation.facts.batch_id, explanation.facts.contents)
+
+
+def test_what_is_no_archive_would_be_refused_where_that_is_wanted(house, explain):
+    """
+    A service that moves what is no archive to quarantine is foreseen to do so, once it is quiet.
+    """
+    house.intake.quarantines_not_archives = True
+    house.drop(data=b"hello")
+    young = explain("drop.zip", trust_age=False)
+    house.clock.go_on(60)
+    explanation = explain("drop.zip")
+
+    assert (Verdict.WAITS, "NOT_QUIET") == told(young)
+    assert (Verdict.REFUSED, "NOT_AN_ARCHIVE") == told(explanation)
+    assert explanation.ruling.then.startswith("it goes to quarantine/")
 
 
 def test_drop_that_is_open_waits(house, explain):

@@ -110,6 +110,17 @@ def test_stopping_leaves_nothing(volume):
     assert [] == list(volume.staging.iterdir())
 
 
+def test_stop_is_heard_before_anything_is_written(volume):
+    """
+    A service that is asked to stop gives the archive up while it is still judged.
+    """
+    asked = []
+    with pytest.raises(RetryableError):
+        extract_bytes(volume, GOOD, should_stop=lambda: asked.append(any(volume.staging.iterdir())) or True)
+
+    assert [False] == asked
+
+
 def volume_with(monkeypatch, **figures):
     """Let the volume say that it has something else free."""
     true = os.statvfs("/")

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,43 @@ def test_failed_migration_leaves_nothing(engine, monkeypatch):
     with pytest.raises(RuntimeError):
         upgrade(engine)
     assert [] == inspect(engine).get_table_names()
+
+
+def lay_down_anything(connection, name):
+    """A row of the required columns, with a state that every table knows."""
+    row = {"status": "processing", "id": "7" * 32}
+    for column in inspect(connection).get_columns(name):
+        if not column["nullable"] and column["name"] not in row:
+            kind = column["type"].python_type
+            row[column["name"]] = {datetime: "2026-01-01 00:00:00", int: 7}.get(kind, "7")
+    columns = ", ".join(row), ", ".join(f":{one}" for one in row)
+    connection.execute(text("INSERT INTO {} ({}) VALUES ({})".format(name, *columns)), row)
+
+
+def test_rows_of_the_first_revision_live_through_the_second(engine):
+    """
+    Rows from before have no origin of their names, and are all there, upgraded and downgraded.
+    """
+
+    def rows():
+        return [dict(row) for row in connection.execute(text("SELECT * FROM file_extractions")).mappings()]
+
+    upgrade(engine)
+    with engine.begin() as connection:
+        command.downgrade(alembic_config(connection), "0001")
+        for name in ("processing_jobs", "file_extractions"):
+            lay_down_anything(connection, name)
+        before = rows()
+    upgrade(engine)
+    with engine.begin() as connection:
+        upgraded = rows()
+        connection.execute(text("UPDATE file_extractions SET name_origin = '{}'"))
+        command.downgrade(alembic_config(connection), "0001")
+        after = rows()
+
+    assert 1 == len(before)
+    assert [one | {"name_origin": None} for one in before] == upgraded
+    assert before == after
 
 
 def test_first_revision_can_be_taken_back(engine):

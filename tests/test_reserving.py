@@ -42,10 +42,10 @@ def test_little_is_given_back_late_and_much_at_once(tmp_path):
             assert used <= given_back <= used + STEP_BYTES
 
 
-@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EFBIG])
 def test_without_allocation_nothing_is_held(tmp_path, monkeypatch, code):
     """
-    A file system that cannot allocate is not written full of zeros instead: nothing is held there.
+    Where so much cannot be allocated to one file, it is not written full of zeros instead: nothing is held there.
     """
     monkeypatch.setattr(reserving, "_libc", Refusing(code))
 

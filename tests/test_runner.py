@@ -127,6 +127,25 @@ def test_damage_in_a_young_drop_is_not_its_fault_yet(house):
     assert [] == house.uploads()
 
 
+def test_times_to_come_put_nothing_off(house):
+    """
+    A drop whose writer set a time that lies in the future is refused, or told that it is not whole, like any other.
+    """
+    good = archive([Member("a", b"some content", STORED)])
+    damaged, short = house.drop(data=good.replace(b"some content", bytes(12))), house.drop("short.zip", good[:-5])
+    for path in (damaged, short):
+        os.utime(path, (4e9, 4e9))
+    house.take()
+    refused_young = house.heard(BatchRefused)
+    for _ in range(2):
+        house.clock.go_on(50_000)
+        house.intake.round()
+
+    assert [] == refused_young
+    assert ["BAD_CRC"] == [event.reason_code for event in house.heard(BatchRefused)]
+    assert ["short.zip.json"] == [path.name for path in house.volume.receipts.iterdir()]
+
+
 def test_damage_that_was_a_hole_is_filled(house):
     """
     A drop whose hole is filled within the grace is taken as it then is.

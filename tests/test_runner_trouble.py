@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from pipeline_parts import QUIET
+from pipeline_parts import QUIET, House
 from zips import STORED, Member, archive
 
 from inbox.core.errors import ArchiveRefusedError, DatabaseUnavailableError, StorageError
@@ -159,6 +159,44 @@ def test_drop_too_big_for_the_room_waits_for_it_alone(house, monkeypatch):
     assert ["small.zip", "big.zip"] == [event.drop for event in house.heard(BatchRegistered)]
 
 
+@pytest.fixture
+def crowded(house, monkeypatch):
+    """A house with a drop that found no room, after which there would be some."""
+    with monkeypatch.context() as patch:
+        patch.setattr(unpacking, "extract", raising(NoRoomError(1 << 62, "so much")))
+        house.drop()
+        with pytest.raises(NoRoomError):
+            house.take()
+    house.clock.go_on(600)
+    return house
+
+
+def test_want_of_room_ends_when_another_service_took_the_drop(crowded):
+    """
+    A drop that another service has unpacked, and left where it is, lacks no room any more.
+    """
+    other = House(crowded.sessions, crowded.volume, crowded.clock, owner="other/boot/1/nonce", after_success="keep")
+    other.take()
+    other.work()
+    other.closing.round()
+    crowded.intake.round()
+
+    assert ["drop.zip"] == crowded.uploads()
+
+
+def test_want_of_room_ends_when_the_drop_is_not_whole_any_more(crowded):
+    """
+    A drop that was replaced by a copy under way lacks its end, and no room.
+    """
+    crowded.drop(data=archive(["a"])[:-5])
+    with pytest.raises(NoRoomError):
+        crowded.intake.round()
+    crowded.clock.go_on(600)
+    crowded.intake.round()
+
+    assert {"drop.zip"} == set(crowded.intake.waiting)
+
+
 def test_lasting_trouble_is_tried_less_and_less_often(house, monkeypatch):
     """
     Each setback in a row makes the next attempt come later.
@@ -191,6 +229,22 @@ def test_stop_while_a_drop_is_read_is_no_trouble(house):
     house.intake.round()
 
     assert [] == house.events
+
+
+def test_stop_while_what_is_no_archive_is_read_is_no_trouble(house):
+    """
+    Asked to stop in the middle of reading what is to be moved to quarantine, the round ends and it stays.
+    """
+    house.drop("notes.txt", b"no archive at all")
+    house.intake.quarantines_not_archives = True
+    house.intake.round()
+    house.clock.go_on(2)
+    answers = iter([False])
+    house.intake.should_stop = lambda: next(answers, True)
+    house.intake.round()
+
+    assert [] == house.events
+    assert ["notes.txt"] == house.uploads()
 
 
 def test_stalled_copy_has_a_receipt_until_it_is_whole(house):

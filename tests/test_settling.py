@@ -1,6 +1,7 @@
 """Settling: taken when quiet and whole, never before."""
 
 import os
+import tracemalloc
 from datetime import timedelta
 
 import pytest
@@ -267,6 +268,19 @@ def test_announcements_count_only_where_they_are_wanted(settler, tmp_path):
     settler.announce("a.zip")
 
     assert [] == judge(settler, tmp_path)
+
+
+def test_announcements_that_nobody_fetches_take_little_memory(prompt):
+    """
+    While an archive takes its time, events without end are forgotten, the oldest first.
+    """
+    tracemalloc.start()
+    for number in range(300_000):
+        prompt.announce(f"{number}")
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert kept < 10_000_000
 
 
 def test_next_look_is_when_the_quiet_time_ends(settler, clock, tmp_path):

@@ -26,6 +26,7 @@ def explain_file(config: Config, file: str, *, deep: bool = False) -> Explanatio
         quiet=quiet_of(config, locality),
         trust_age=locality == "local",
         timing=timing_of(config),
+        quarantines_not_archives=config.not_archives == "quarantine",
     )
     with ExitStack() as stack:
         sessions, why_not = None, ""

@@ -14,6 +14,7 @@ from inbox.archives.passwords import Passwords
 from inbox.archives.planning import Plan, plan_extraction
 from inbox.archives.reasons import REFUSALS, SKIPS
 from inbox.archives.terms import Terms
+from inbox.archives.watchman import Watchman
 from inbox.archives.writing import extract_members
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Passwords",
     "Plan",
     "Terms",
+    "Watchman",
     "check_complete",
     "check_members",
     "extract_members",

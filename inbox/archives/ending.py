@@ -7,7 +7,7 @@ archive has an end record too, that of the inner one; its offsets betray it.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from inbox.archives.reasons import refuse
@@ -47,6 +47,8 @@ class Ending:
     """Bytes before the archive's own beginning."""
     is_clean: bool
     """Only zeros, or nothing, follow."""
+    is_last: bool = True
+    """No end record stands behind it, nor anything that looks like one."""
 
 
 def begins_like_an_archive(source: Source) -> bool:
@@ -83,10 +85,10 @@ def find_ending(source: Source) -> Ending | None:
         if refusal is not None:
             raise refusal
         return None
-    comment = tail[found.at - tail_at + END.size :]
-    if found.is_clean and END_SIGNATURE in comment:
+    is_last = END_SIGNATURE not in tail[found.at - tail_at + END.size :]
+    if found.is_clean and not is_last:
         raise refuse("AMBIGUOUS_END", "the comment holds an end record")
-    return found
+    return replace(found, is_last=is_last)
 
 
 def _candidates(tail: bytes) -> Iterator[int]:

@@ -94,8 +94,10 @@ def _check_header(source: Source, entry: Entry) -> tuple[int, bool]:
         raise refuse("HEADERS_DIFFER", _NO_HEADER, entry.shown, damaged=True)
     fields: tuple[int, ...] = LOCAL.unpack_from(header)
     _, _, flags, method, _, _, crc, packed_bytes, size_bytes, name_bytes, extra_bytes = fields
-    if header[LOCAL.size :] != entry.raw_name or name_bytes != len(entry.raw_name):
-        _check_rewritten(source.peek(entry.at + LOCAL.size, name_bytes), flags, entry)
+    local_name = entry.raw_name
+    if header[LOCAL.size :] != local_name or name_bytes != len(local_name):
+        local_name = source.peek(entry.at + LOCAL.size, name_bytes)
+        _check_rewritten(local_name, flags, entry)
         flags |= IS_UTF8
     if method != entry.told_method:
         raise refuse("HEADERS_DIFFER", "another method", entry.shown, damaged=True)
@@ -111,20 +113,20 @@ def _check_header(source: Source, entry: Entry) -> tuple[int, bool]:
         extra = source.peek(extra_at, extra_bytes)
         packed_bytes, size_bytes = _wide_sizes(extra, packed_bytes, size_bytes, entry, is_streamed=is_streamed)
     if extra_bytes:
-        _check_unicode_path(source.peek(extra_at, extra_bytes), entry)
+        _check_unicode_path(source.peek(extra_at, extra_bytes), local_name, entry)
     told, true = (crc, packed_bytes, size_bytes), (entry.crc, entry.packed_bytes, entry.size_bytes)
     if told != true and not (is_streamed and all(a in {0, b} for a, b in zip(told, true, strict=True))):
         raise refuse("HEADERS_DIFFER", "another size or checksum", entry.shown, damaged=True)
     return extra_at + extra_bytes, is_streamed
 
 
-def _check_unicode_path(extra: bytes, entry: Entry) -> None:
+def _check_unicode_path(extra: bytes, local_name: bytes, entry: Entry) -> None:
     """Refuse a name for readers that walk the archive which is not the one in the directory."""
     names = []
     with suppress(MalformedFieldError):  # what stands behind the fault is read by nobody
         for kind, content in extra_fields(extra):
             if kind == UNICODE_PATH_FIELD:
-                names.append(unicode_name(content, entry.raw_name))
+                names.append(unicode_name(content, local_name))
     if any(name is not None and name != entry.name for name in names):
         raise refuse("HEADERS_DIFFER", "another name in a Unicode path field", entry.shown, damaged=True)
 

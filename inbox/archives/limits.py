@@ -22,7 +22,7 @@ class Limits:
     max_members: int = 200_000
     max_compression_ratio: float = 200
     max_seconds: float = 3600
-    """How long the writing of all members may take."""
+    """How long judging the archive and writing all its members may take."""
 
     def check_time(self, seconds: float) -> None:
         """Raise ArchiveRefusedError when unpacking has taken longer than it may."""

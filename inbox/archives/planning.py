@@ -20,14 +20,17 @@ from inbox.archives.index import Entry, read_index
 from inbox.archives.limits import Limits
 from inbox.archives.names import SAME_FOLDED, SkipMemberError, folded, is_junk, remarks_on, safe_path, shown_name
 from inbox.archives.reasons import refuse
-from inbox.archives.records import DEFLATED, PATCHED
+from inbox.archives.records import PATCHED, STORED
 from inbox.archives.source import Source
 from inbox.archives.terms import Terms
 from inbox.archives.tree import Tree
 from inbox.archives.unlocking import unlock
+from inbox.archives.watchman import Watchman
 from inbox.domain import NameOrigin, SkippedMember
 
 MAX_LINK_BYTES: Final = 4096
+_SOME_ENTRIES: Final = 256
+"""Judged between two looks at the clock."""
 _EMPTY_STREAM_BYTES: Final = 64
 """The longest that any method makes of nothing."""
 
@@ -61,21 +64,23 @@ class Plan:
     """By position, the origin of each name that is not simply the UTF-8 that stands in the archive."""
 
 
-def plan_extraction(fd: int, terms: Terms) -> Plan:
+def plan_extraction(fd: int, terms: Terms, watchman: Watchman | None = None) -> Plan:
     """
     Judge the open archive and return what to write.
 
     Encrypted members need one password that fits them all.
 
     Raises ArchiveRefusedError when the archive is at fault, NotSettledError when it changes meanwhile, StorageError
-    when it cannot be read.
+    when it cannot be read, and what the watchman does.
     """
-    source = Source(fd)
+    source = Source(fd, (watchman or Watchman(terms.limits)).look_up)
     ending = find_ending(source)
     if ending is None:
         raise refuse("NO_END_RECORD", damaged=True)
     if not ending.is_clean and not terms.accept_outside:
         raise refuse("TRAILING_DATA", damaged=True)
+    if not ending.is_last:
+        raise refuse("AMBIGUOUS_END", "another archive stands behind this one")
     if ending.prefix_bytes and not terms.accept_outside:
         raise refuse("PREPENDED_DATA", f"{ending.prefix_bytes:,} bytes")
     entries = read_index(source, ending, terms.limits, with_encrypted=bool(terms.passwords))
@@ -112,6 +117,8 @@ class _Judge:
         self.entries.reverse()
         while self.entries:  # each is let go when its place is found: a million of them weigh as much as the plan
             entry = self.entries.pop()
+            if entry.position % _SOME_ENTRIES == 0:
+                self.source.look_up()
             reading = None
             try:
                 reading = self.reader.read(entry)
@@ -231,7 +238,8 @@ class _Judge:
         return ""
 
     def _skip(self, entry: Entry, path: str, reason_code: str) -> None:
-        if entry.method == DEFLATED and reason_code != "SYMLINK":  # whose target was read
+        tells_its_end = entry.method in METHODS and entry.method != STORED
+        if tells_its_end and reason_code != "SYMLINK":  # whose target was read
             self._check_stream(entry, path)
         self.skipped.append(SkippedMember(path, reason_code, entry.size_bytes, entry.position))
 
@@ -241,7 +249,7 @@ class _Judge:
         self.inflated_bytes += entry.size_bytes
         self.limits.check_total(self.inflated_bytes, self.source.size)
         for _ in self._content_of(entry):
-            pass
+            self.source.look_up()
 
     def _name_the_nameless(self) -> None:
         """Each skipped member has a row of its own; where what can be shown of names is alike, the position differs."""

@@ -5,7 +5,7 @@ The archive as bytes: opened once, never by name again, read by position.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from inbox.core.errors import NotSettledError, StorageError
@@ -15,10 +15,15 @@ PIECE_BYTES: Final = 1024 * 1024
 
 
 class Source:
-    """An open file of a fixed size. A shorter answer than was asked for means that it changed meanwhile."""
+    """
+    An open file of a fixed size. A shorter answer than was asked for means that it changed meanwhile.
 
-    def __init__(self, fd: int) -> None:
+    `look_up` is called before every read, and may raise what ends the reading.
+    """
+
+    def __init__(self, fd: int, look_up: Callable[[], object] = lambda: None) -> None:
         self.fd = fd
+        self.look_up = look_up
         self.size = os.fstat(fd).st_size
         self._window = b""
         self._window_at = 0
@@ -29,6 +34,7 @@ class Source:
 
         Raises NotSettledError when they are not there any more, StorageError when the volume cannot give them.
         """
+        self.look_up()
         try:
             data = os.pread(self.fd, count, at)
             while len(data) < count:  # a network file system may answer in parts

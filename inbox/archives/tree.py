@@ -1,5 +1,6 @@
 """The tree that an archive's names make: each name once, and never two things at once."""
 
+from sys import getsizeof  # one emoji makes a path four times as large as its characters are many
 from typing import Final
 
 from inbox.archives.limits import Limits
@@ -20,13 +21,15 @@ class Tree:
         self._names: set[str] = set()
         self._links: set[str] = set()
         self.folders: set[str] = set()
-        self._folders_length = 0
+        self._names_length = self._folders_length = 0
 
     def add_file(self, path: str) -> None:
         """Add a member that is a file, written or skipped."""
         if path in self._names:
             raise refuse("DUPLICATE_NAME", member=path)
         self._names.add(path)
+        self._names_length += getsizeof(path)
+        self._limits.check_names(self._names_length, "paths of members")
         self._add_folders(path.rpartition("/")[0])
 
     def add_link(self, path: str) -> None:
@@ -61,7 +64,7 @@ class Tree:
         """Add a folder and those above it; implied ones count too, since each costs an inode."""
         while path != _ROOT and path not in self.folders:
             self.folders.add(path)
-            self._folders_length += len(path)
+            self._folders_length += getsizeof(path)
             path = path.rpartition("/")[0]
         self._limits.check_count(len(self.folders) + len(self._names), "members and folders")
         self._limits.check_names(self._folders_length, "paths of folders")

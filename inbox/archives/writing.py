@@ -9,7 +9,6 @@ import ctypes
 import errno
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import groupby
@@ -22,7 +21,7 @@ from inbox.archives.limits import Limits
 from inbox.archives.planning import Plan, PlannedFile
 from inbox.archives.reasons import refuse
 from inbox.archives.source import Source
-from inbox.core.errors import RetryableError
+from inbox.archives.watchman import Watchman
 from inbox.domain import Extraction, MemberFile
 from inbox.utils.filetypes import file_type_of_content
 
@@ -42,7 +41,7 @@ def extract_members(
     target: Path,
     limits: Limits,
     *,
-    should_stop: Callable[[], bool] = lambda: False,
+    watchman: Watchman | None = None,
     before_writing: Callable[[int], object] = lambda _count: None,
 ) -> Extraction:
     """
@@ -51,12 +50,13 @@ def extract_members(
     `before_writing` is told how many bytes are about to be written, a piece at a time.
 
     Raises ArchiveRefusedError when a content is not what was declared, NotSettledError when the archive changes
-    meanwhile, OSError when the volume does not allow it, and RetryableError (STOPPED) when `should_stop` says so. What
-    was written until then stays in `target`, for the caller to remove.
+    meanwhile, OSError when the volume does not allow it, and what the watchman raises. What was written until then
+    stays in `target`, for the caller to remove.
     """
     source = Source(fd)
     durably = len(plan.files) <= FEW_FILES
-    writer = _Writer(source, _Watchman(limits, plan.archive_bytes, should_stop, before_writing), durably=durably)
+    meter = _Meter(limits, plan.archive_bytes, before_writing)
+    writer = _Writer(source, watchman or Watchman(limits), meter, durably=durably)
     files: list[MemberFile] = []
     with Folders(target) as folders:
         try:
@@ -69,47 +69,34 @@ def extract_members(
             folders.sync(plan.folders)
         else:
             _sync_filesystem(folders.root)
-    return Extraction(tuple(files), plan.skipped, plan.directories, writer.watchman.written_bytes, plan.names)
+    return Extraction(tuple(files), plan.skipped, plan.directories, meter.written_bytes, plan.names)
 
 
-class _Watchman:
-    """Asked before every piece that is written: whether there is a limit against it, or a reason to stop."""
+class _Meter:
+    """Asked before every piece that is written, whether there is a limit against it."""
 
-    def __init__(
-        self,
-        limits: Limits,
-        archive_bytes: int,
-        should_stop: Callable[[], bool],
-        before_writing: Callable[[int], object],
-    ) -> None:
+    def __init__(self, limits: Limits, archive_bytes: int, before_writing: Callable[[int], object]) -> None:
         self.written_bytes = 0
         self._limits = limits
         self._archive_bytes = archive_bytes
-        self._should_stop = should_stop
         self._before_writing = before_writing
-        self._began = time.monotonic()
 
     def admit(self, count: int) -> None:
         self.written_bytes += count
         self._limits.check_total(self.written_bytes, self._archive_bytes)
         self._before_writing(count)
 
-    def look_up(self) -> None:
-        """Look at the clock and the bell: now and then, since both cost more than a small file's bytes."""
-        if self._should_stop():
-            raise RetryableError("asked to stop", reason_code="STOPPED")
-        self._limits.check_time(time.monotonic() - self._began)
-
 
 class _Writer:
-    def __init__(self, source: Source, watchman: _Watchman, *, durably: bool) -> None:
+    def __init__(self, source: Source, watchman: Watchman, meter: _Meter, *, durably: bool) -> None:
         self._source = source
+        self._watchman = watchman
+        self._meter = meter
         self._durably = durably
-        self.watchman = watchman
 
     def write(self, group: Sequence[PlannedFile], folders: Folders) -> Iterator[MemberFile]:
         """Write neighbours; yields what each came to."""
-        self.watchman.look_up()
+        self._watchman.look_up()
         if _is_small(group[0]):
             yield from self._write_small(group, folders)
             return
@@ -138,7 +125,7 @@ class _Writer:
 
     def _watched(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
-            self.watchman.look_up()
+            self._watchman.look_up()
             yield piece
 
     def _write_small(self, group: Sequence[PlannedFile], folders: Folders) -> Iterator[MemberFile]:
@@ -163,7 +150,7 @@ class _Writer:
         for piece in pieces:
             digest.update(piece)
             crc = crc32(piece, crc)
-            self.watchman.admit(len(piece))
+            self._meter.admit(len(piece))
             _write_all(handle, piece)
         if crc != file.crc and (file.seal is None or file.seal.has_crc):
             raise refuse("BAD_CRC", member=file.path, damaged=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from inbox.archives import Plan, Terms, extract_members, plan_extraction
+from inbox.archives import Plan, Terms, Watchman, extract_members, plan_extraction
 from inbox.core.errors import LeaseLostError, StorageError
 from inbox.domain import BatchLease, Drop, Extraction
 from inbox.utils.drops import require_unchanged
@@ -45,13 +45,14 @@ def extract(
     Raises ArchiveRefusedError when the archive is at fault, NotSettledError when it changed meanwhile, StorageError
     when the volume does not allow it, LeaseLostError when another worker has taken the batch over.
     """
-    plan = plan_extraction(fd, terms)
+    watchman = Watchman(terms.limits, should_stop)
+    plan = plan_extraction(fd, terms, watchman)
     staging = volume.staging / f"{lease.batch_id[:32]}.{lease.token}"
     try:
         staging.mkdir(parents=True)
         with reserved(staging.with_name(f"{staging.name}.room"), plan) as reservation:
             extraction = extract_members(
-                fd, plan, staging, terms.limits, should_stop=should_stop, before_writing=reservation.use
+                fd, plan, staging, terms.limits, watchman=watchman, before_writing=reservation.use
             )
         require_unchanged(fd, drop)
         if not still_held():

@@ -24,6 +24,8 @@ UNREADABLE: Final = "UNREADABLE"
 BEING_WRITTEN: Final = "BEING_WRITTEN"
 BREATH_SECONDS: Final = 0.02
 """How long an announced drop has to be as it is: some clients (rsync --inplace) set its times only after its end."""
+_MOST_ANNOUNCED: Final = 100_000
+"""Kept while nobody judges, which may be an hour; one that is forgotten costs its drop the quiet time."""
 _NEVER_KEPT: Final = frozenset({UNREADABLE, BEING_WRITTEN})
 """Permission may come, and a writer go, without a change that the scan could see: such a verdict is not kept."""
 
@@ -76,7 +78,7 @@ class Settler:
         self._trust_age = trust_age
         self._take_closed = take_closed
         self._watched: dict[str, _Watched] = {}
-        self._announced: deque[str] = deque()
+        self._announced: deque[str] = deque(maxlen=_MOST_ANNOUNCED)
 
     def announce(self, name: str) -> None:
         """Note that a drop was just made, closed or moved in. May be called by another thread."""
@@ -118,6 +120,15 @@ class Settler:
     def leave(self, drop: Drop, verdict: Completeness) -> None:
         """Take somebody else's word that this drop is not whole, until it changes."""
         self._watch(drop).look = Look(verdict)
+
+    def age_of(self, drop: Drop) -> float:
+        """
+        Return for how many seconds a drop has been as it is.
+
+        By its times, or by how long it has been watched: its writer may have set times that are still to come.
+        """
+        told = self._clock.now().timestamp() - drop.changed_at
+        return max(told, self._clock.monotonic() - self._watch(drop).since)
 
     def next_look_in(self) -> float | None:
         """Return the seconds until the next drop may have become quiet, or None when none is under way."""

@@ -23,8 +23,8 @@ class Reservation:
     """
     So many bytes of room, held by a file at `path`, which must not exist and is removed at the end.
 
-    Where the file system cannot allocate (most network ones, FUSE) nothing is held, and `is_held` says so. Raises
-    OSError: ENOSPC or EDQUOT when the room is not there.
+    Where the file system cannot allocate (most network ones, FUSE), or has no files so large, nothing is held, and
+    `is_held` says so. Raises OSError: ENOSPC or EDQUOT when the room is not there.
     """
 
     def __init__(self, path: Path, size_bytes: int) -> None:
@@ -65,7 +65,7 @@ def _allocate(fd: int, size_bytes: int) -> bool:
     """Call fallocate(2) itself: the C library's posix_fallocate would write zeros where it is not to be had."""
     while _libc.fallocate(fd, 0, 0, size_bytes) != 0:
         code = ctypes.get_errno()
-        if code in {errno.EOPNOTSUPP, errno.ENOSYS}:
+        if code in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EFBIG}:
             return False
         if code != errno.EINTR:
             raise OSError(code, os.strerror(code))

@@ -37,6 +37,20 @@ def test_folders_of_endless_paths_are_refused(unpack):
     assert "paths of folders" in str(error)
 
 
+def test_characters_that_take_much_memory_count_with_it(unpack):
+    """
+    Paths that one wide character blows up in memory, to four times what they take in the directory, are refused for it.
+    """
+    wide = "/".join(["n" * 240] * 8) + "\U0001f600"
+
+    error = refusal(
+        unpack, archive([Member(f"{wide}{n}", b"", STORED) for n in range(2_500)]), Limits(max_members=3_000)
+    )
+
+    assert "TOO_MANY_MEMBERS" == error.reason_code
+    assert "paths of members" in str(error)
+
+
 def test_long_but_honest_paths_are_taken(unpack):
     """
     The same bound leaves room for a directory of paths of 200 bytes, each with a long comment's worth of fields.

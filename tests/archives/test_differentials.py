@@ -5,6 +5,7 @@ import struct
 
 import pytest
 from zips import (
+    BZIP2,
     DEFLATED,
     DESCRIPTOR_FLAG,
     FOLDER,
@@ -26,6 +27,9 @@ from inbox.core.errors import ArchiveRefusedError
 
 A, B, RAW = "a.txt", "b.txt", b"gr__e.txt"
 FITS = unicode_path("größe.txt", RAW)
+OLD = "größe.txt".encode("cp437")
+BEFORE = {"local_name": OLD, "local_flags": 0}
+"""What stays in the local header when Python rewrites the name in the directory."""
 END, END64, LOCATOR = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
 DOS, NTFS = 0, 11
 MIB = 1024 * 1024
@@ -72,9 +76,9 @@ def wide_record_in_a_comment(*, counted: int) -> bytes:
     return members + whole + END.pack(b"PK\x05\x06", 0, 0, 2, 2, len(whole), len(members), 0)
 
 
-def stream_with_more_behind(content: bytes) -> bytes:
-    """A deflate stream, its descriptor and another member, for whoever reads on where the stream ends."""
-    stream = pack(content, DEFLATED)
+def stream_with_more_behind(content: bytes, method: int) -> bytes:
+    """A stream that tells its end, its descriptor and another member, for whoever reads on where the stream ends."""
+    stream = pack(content, method)
     hidden, _ = parts(archive(["hidden.txt"]))
     return stream + descriptor(content, stream) + hidden
 
@@ -90,8 +94,9 @@ def stored_stream(shown: bytes) -> bytes:
     return archive([Member(A, shown + descriptor(shown, shown) + hidden, STORED, flags=DESCRIPTOR_FLAG), B])
 
 
-def hiding(name: str, content: bytes = b"c", **fields) -> bytes:
-    member = Member(name, content, flags=DESCRIPTOR_FLAG, packed=stream_with_more_behind(content), **fields)
+def hiding(name: str, content: bytes = b"c", method: int = DEFLATED, **fields) -> bytes:
+    packed = stream_with_more_behind(content, method)
+    member = Member(name, content, method, flags=DESCRIPTOR_FLAG, packed=packed, **fields)
     return archive([member, B])
 
 
@@ -112,6 +117,10 @@ DIFFERENT = {
     ),
     "second Unicode path in the local header": (
         archive([Member(RAW, extra=FITS, local_extra=FITS + unicode_path("other.txt", RAW))]),
+        "HEADERS_DIFFER",
+    ),
+    "other Unicode path beside a rewritten name": (
+        archive([Member("größe.txt", **BEFORE, local_extra=unicode_path("other.txt", OLD))]),
         "HEADERS_DIFFER",
     ),
     "Unicode path beside another UTF-8 name": (
@@ -143,6 +152,7 @@ DIFFERENT = {
     "folder by an unknown method": (archive([Member("a/", b"", method=99, packed=b"?")]), "DIRECTORY_WITH_DATA"),
     "member behind a folder's stream": (hiding("a/", b""), "DIRECTORY_WITH_DATA"),
     "member behind junk": (hiding("__MACOSX/a"), "BAD_DATA"),
+    "member behind junk by another method": (hiding("__MACOSX/a", method=BZIP2), "BAD_DATA"),
     "member behind a socket": (hiding("a", mode=stat.S_IFSOCK), "BAD_DATA"),
     "member behind an unsafe name": (hiding("a\x01"), "BAD_DATA"),
     "descriptor inside a stored stream": (stored_stream(b"shown"), "DESCRIPTOR_DIFFERS"),
@@ -228,6 +238,9 @@ HARMLESS = {
     "Unicode path in the directory alone": archive([Member(RAW, extra=FITS, local_extra=b"")]),
     "same Unicode path as the UTF-8 name": archive(
         [Member("größe.txt", extra=unicode_path("größe.txt", "größe.txt".encode()))]
+    ),
+    "same Unicode path beside a rewritten name": archive(
+        [Member("größe.txt", **BEFORE, local_extra=unicode_path("größe.txt", OLD))]
     ),
     "malformed extra field in the local header": archive(
         [Member("größe.txt", local_extra=extra_field(9, b"") + struct.pack("<2H", 9, 99))]

@@ -36,6 +36,8 @@ def test_archive_within_other_bytes_is_taken_where_that_is_wanted(unpack, what):
     [
         (archive(["../up"], prefix=STUB), "UNSAFE_PATH"),
         (archive([Member("a", is_listed=False), "b"], prefix=STUB), "UNLISTED_MEMBER"),
+        (archive(MEMBERS) + archive(["other"]), "AMBIGUOUS_END"),
+        (archive(MEMBERS) + archive(["other"]) + b"more", "AMBIGUOUS_END"),
         (archive(["a", Member("b", offset=0)], prefix=STUB), "OVERLAP"),
     ],
 )

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from zips import STORED, Member, archive, opened, tree
 
-from inbox.archives import Limits, Terms, extract_members, plan_extraction
+from inbox.archives import Limits, Terms, Watchman, extract_members, plan_extraction
+from inbox.archives import watchman as watchman_module
 from inbox.archives import writing as writing_module
 from inbox.core.errors import ArchiveRefusedError, NotSettledError, RetryableError
 from inbox.domain import Extraction
@@ -103,7 +104,7 @@ def test_swapped_folder_redirects_nothing(tmp_path):
     with opened(tmp_path, MANY) as fd:
         plan = plan_extraction(fd, Terms())
         with suppress(OSError):
-            extract_members(fd, plan, target, Limits(), should_stop=swap)
+            extract_members(fd, plan, target, Limits(), watchman=Watchman(Limits(), swap))
 
     assert 2 <= asked
     assert [] == list(outside.iterdir())
@@ -181,7 +182,8 @@ def test_stops_when_asked(tmp_path):
     answers = iter([False, True])
 
     with pytest.raises(RetryableError) as stopped, opened(tmp_path, MANY) as fd:
-        extract_members(fd, plan_extraction(fd, Terms()), target, Limits(), should_stop=lambda: next(answers))
+        plan = plan_extraction(fd, Terms())
+        extract_members(fd, plan, target, Limits(), watchman=Watchman(Limits(), lambda: next(answers)))
 
     assert "STOPPED" == stopped.value.reason_code
 
@@ -196,7 +198,8 @@ def test_large_member_is_stopped_within(tmp_path):
     large = archive([Member("large", bytes(5 << 20))])
 
     with pytest.raises(RetryableError), opened(tmp_path, large) as fd:
-        extract_members(fd, plan_extraction(fd, Terms()), target, Limits(), should_stop=lambda: next(answers))
+        plan = plan_extraction(fd, Terms())
+        extract_members(fd, plan, target, Limits(), watchman=Watchman(Limits(), lambda: next(answers)))
 
     assert 1 << 20 == (target / "large").stat().st_size
 
@@ -209,12 +212,13 @@ def test_time_is_limited(tmp_path, monkeypatch, size_bytes):
     target = tmp_path / "target"
     target.mkdir()
     clock = iter(range(1000))
-    monkeypatch.setattr(writing_module.time, "monotonic", lambda: next(clock))
     members = [Member(f"{number}", bytes(size_bytes)) for number in range(1000 if size_bytes < 10 else 1)]
     limits = Limits(max_seconds=2)
 
     with pytest.raises(ArchiveRefusedError) as refused, opened(tmp_path, archive(members)) as fd:
-        extract_members(fd, plan_extraction(fd, Terms()), target, limits)
+        plan = plan_extraction(fd, Terms())
+        monkeypatch.setattr(watchman_module.time, "monotonic", lambda: next(clock))
+        extract_members(fd, plan, target, limits)
 
     assert "TOO_SLOW" == refused.value.reason_code
     assert not refused.value.damaged

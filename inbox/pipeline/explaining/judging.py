@@ -73,7 +73,7 @@ def _by_settling(facts: Facts) -> Ruling | None:
     if quiet is not None and quiet.left_seconds:
         reason = f"it changed {max(quiet.age_seconds, 0.0):.1f} s ago and is judged in {quiet.left_seconds:.1f} s"
         return Ruling(Verdict.WAITS, "NOT_QUIET", reason)
-    if whole is None or whole.is_whole:
+    if whole is None or whole.is_whole or (whole.is_no_archive and facts.refusal is not None):
         return None
     if whole.is_no_archive:
         then = "it stays where it is, and a receipt says so"

@@ -63,6 +63,7 @@ class Service:
     quiet: timedelta
     trust_age: bool
     timing: Timing
+    quarantines_not_archives: bool = False
 
 
 class Looker:
@@ -133,6 +134,8 @@ class Looker:
             facts = replace(facts, quiet=quiet, lock=self._lock(drop))
         completeness = completeness or look_inside(drop).completeness
         facts = replace(facts, whole=_whole(completeness))
+        if completeness.is_no_archive and self._service.quarantines_not_archives:
+            return replace(facts, refusal=Refusal(completeness.reason_code, completeness.reason, "", "drop a ZIP", 0.0))
         if not completeness.complete and completeness.reason_code != BEING_WRITTEN:
             return facts
         with opened(drop) as fd:
@@ -201,7 +204,7 @@ class Looker:
             if facts.place is Place.UPLOADS:
                 if error.damaged and is_partly_unwritten(fd):
                     return replace(facts, whole=_whole(UNWRITTEN))
-                patience = self._service.timing.patience_with(error, drop, self._clock.now())
+                patience = self._service.timing.patience_with(error, self._clock.now().timestamp() - drop.changed_at)
             refusal = Refusal(error.reason_code, error.message, error.subject, error.hint, round(patience, 3))
             return replace(facts, refusal=refusal)
         return facts

@@ -1,7 +1,8 @@
 """The first leg, from the uploads to the database: watching, settling, claiming, extracting, registering."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -151,7 +152,11 @@ class Intake:
         if known is None or known[0] != drop.identity:
             return False
         record = records.get(known[1])
-        return record is not None and is_cared_for(record, drop, self.volume, now=self.clock.now())
+        if record is None or not is_cared_for(record, drop, self.volume, now=self.clock.now()):
+            return False
+        if record.state is not BatchState.RECEIVED:  # somebody else had the room
+            self._without_room.pop(drop.name, None)
+        return True
 
     def _has_room(self, drop: Drop) -> bool:
         """Say whether there may be room for a drop by now; one that found none need not be read to know it."""
@@ -167,10 +172,11 @@ class Intake:
 
         The receipt goes when the drop is taken after all.
         """
+        self._without_room.pop(drop.name, None)
         if completeness.is_no_archive and self.quarantines_not_archives:
             self._quarantine(drop, completeness)
             return
-        age = self.clock.now().timestamp() - drop.changed_at
+        age = self.settler.age_of(drop)
         if self._reported.get(drop.name) != drop.identity and (
             completeness.is_no_archive or age >= self.timing.incomplete_after.total_seconds()
         ):
@@ -185,17 +191,16 @@ class Intake:
         with locked(self.volume.locks, drop.name) as is_ours:
             if not is_ours:
                 return
-            try:
+            with self._letting_be(drop):
                 with opened(drop) as fd:
                     content_id = identify(fd, should_stop=self.should_stop)
                     require_unchanged(fd, drop)
-            except NotSettledError:
-                self.settler.hold(drop, NOT_WHOLE_YET_SECONDS)
-                return
-            moved = self.reporter.quarantine(drop, completeness, content_id)
-        self.emit(
-            events.DropQuarantined(storable(drop.name), completeness.reason_code, completeness.reason, moved.archive)
-        )
+                moved = self.reporter.quarantine(drop, completeness, content_id)
+                self.emit(
+                    events.DropQuarantined(
+                        storable(drop.name), completeness.reason_code, completeness.reason, moved.archive
+                    )
+                )
 
     def _take(self, drop: Drop) -> None:
         for memory in (self.waiting, self._without_room):
@@ -204,14 +209,19 @@ class Intake:
             if not is_ours:
                 self._postpone(drop, NOT_WHOLE_YET_SECONDS)
                 return
-            try:
-                with opened(drop) as fd:
-                    self._take_open(drop, fd)
-            except NotSettledError:
-                self.settler.hold(drop, NOT_WHOLE_YET_SECONDS)
-            except RetryableError as error:
-                if error.reason_code != "STOPPED":
-                    raise
+            with self._letting_be(drop), opened(drop) as fd:
+                self._take_open(drop, fd)
+
+    @contextmanager
+    def _letting_be(self, drop: Drop) -> Iterator[None]:
+        """End the block in peace when the drop changed meanwhile, or when we are asked to stop."""
+        try:
+            yield
+        except NotSettledError:
+            self.settler.hold(drop, NOT_WHOLE_YET_SECONDS)
+        except RetryableError as error:
+            if error.reason_code != "STOPPED":
+                raise
 
     def _take_open(self, drop: Drop, fd: int) -> None:
         batch_id = identify(fd, should_stop=self.should_stop)
@@ -258,7 +268,12 @@ class Intake:
 
     def _unpack(self, drop: Drop, fd: int, lease: BatchLease) -> None:
         fate = self.unpacker.unpack(
-            drop, fd, lease, setbacks=self._setbacks.get(drop.name, 0), should_stop=self.should_stop
+            drop,
+            fd,
+            lease,
+            setbacks=self._setbacks.get(drop.name, 0),
+            age_of=self.settler.age_of,
+            should_stop=self.should_stop,
         )
         match fate:
             case Done():

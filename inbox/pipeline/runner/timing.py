@@ -1,10 +1,9 @@
 """How long things may take, as the legs share it."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from inbox.core.errors import ArchiveRefusedError
-from inbox.domain import Drop
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +16,12 @@ class Timing:
     incomplete_after: timedelta
     """How old a drop that is not whole has to be before its dropper is told; a copy may pause."""
 
-    def patience_with(self, error: ArchiveRefusedError, drop: Drop, now: datetime) -> float:
-        """Return for how many seconds a drop's damage may be a copy still under way; 0 when it is to be refused."""
+    def patience_with(self, error: ArchiveRefusedError, age_seconds: float) -> float:
+        """
+        Return for how many seconds more the damage of a drop of this age may be a copy still under way.
+
+        0 when it is to be refused.
+        """
         grace = self.damaged_grace.total_seconds()
-        left = grace - (now.timestamp() - drop.changed_at)
+        left = grace - age_seconds
         return min(left, grace) if error.damaged and left > 0 else 0.0

@@ -81,12 +81,21 @@ class Unpacker:
     timing: Timing
     emit: Emit
 
-    def unpack(self, drop: Drop, fd: int, lease: BatchLease, *, setbacks: int, should_stop: Callable[[], bool]) -> Fate:
+    def unpack(
+        self,
+        drop: Drop,
+        fd: int,
+        lease: BatchLease,
+        *,
+        setbacks: int,
+        age_of: Callable[[Drop], float],
+        should_stop: Callable[[], bool],
+    ) -> Fate:
         """
         Extract and register the open drop, and return what became of it.
 
-        `setbacks` is how often in a row it was given back before. Raises NotSettledError when the drop changed
-        meanwhile; its batch is then forgotten.
+        `setbacks` is how often in a row it was given back before, `age_of` says for how many seconds it has not
+        changed. Raises NotSettledError when the drop changed meanwhile; its batch is then forgotten.
         """
         began = time.perf_counter()
         try:
@@ -102,7 +111,7 @@ class Unpacker:
             extracted = time.perf_counter()
             self.registrar.register(lease, extraction)
         except ArchiveRefusedError as error:
-            return self._refuse(drop, fd, lease, error)
+            return self._refuse(fd, lease, error, age_of(drop))
         except NotSettledError:
             self._forget(lease)
             raise
@@ -122,7 +131,7 @@ class Unpacker:
         with self.sessions.writing() as session:
             return leasing.is_held(lease.token, self.owner, now=self.clock.now(), session=session)
 
-    def _refuse(self, drop: Drop, fd: int, lease: BatchLease, error: ArchiveRefusedError) -> Fate:
+    def _refuse(self, fd: int, lease: BatchLease, error: ArchiveRefusedError, age_seconds: float) -> Fate:
         """
         Quarantine the archive, unless its damage may be that of a copy still under way.
 
@@ -131,7 +140,7 @@ class Unpacker:
         if error.damaged and is_partly_unwritten(fd):
             self._forget(lease)
             return Unwritten()
-        patience = self.timing.patience_with(error, drop, self.clock.now())
+        patience = self.timing.patience_with(error, age_seconds)
         if patience:
             self._forget(lease)
             return PutBack(error, patience)
