@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import threading
 from collections import Counter
 from http.client import HTTPConnection
@@ -184,38 +183,6 @@ def test_stopping_finishes_or_gives_back(shared):
     assert {1} == {attempt for *_, attempt in shared.calls()}
 
 
-NOTING_ITS_END = """
-import atexit, multiprocessing, signal
-from pathlib import Path
-from inbox import handler
-
-def note():
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    Path("held").write_text(" ".join(sorted(signal.Signals(number).name for number in held)))
-
-if multiprocessing.parent_process():
-    atexit.register(note)
-
-@handler
-def take(file):
-    return {}
-"""
-
-
-def test_signal_at_the_end_of_a_worker_is_no_death(shared):
-    """
-    A worker that ends holds signals back, since the interpreter's end forgets what they mean and would die of one.
-    """
-    shared.base.parent.joinpath("noting.py").write_text(NOTING_ITS_END)
-    with shared.service(HANDLERS="noting", WORKER_PROCESSES=1) as service:
-        shared.drop("a.zip", ["ok.txt"])
-        shared.wait_for_receipt("a.zip")
-        status = service.terminate()
-
-    assert 0 == status
-    assert "SIGINT SIGTERM" == shared.base.parent.joinpath("held").read_text()
-
-
 def test_bad_file_costs_itself_alone(shared):
     """
     Files whose handler kills its process or never ends fail alone, with their own error; the others are unharmed.
@@ -330,18 +297,3 @@ def test_vanished_volume_is_waited_for(shared, unused_port):
         shared.drop("a.zip", ["ok.txt"])
 
         assert "completed" == shared.wait_for_receipt("a.zip")["state"]
-
-
-def test_second_signal_ends_at_once(shared):
-    """
-    A second signal does not wait for the work in hand.
-    """
-    with shared.service() as service:
-        shared.drop("a.zip", ["hang.txt"])
-        wait_for(shared.calls)
-        service.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: service.events("ServiceStopping"))
-        service.process.send_signal(signal.SIGTERM)
-        status = service.process.wait(10)
-
-    assert -signal.SIGTERM == status
