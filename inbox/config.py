@@ -263,23 +263,30 @@ class Config(BaseSettings):
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
 
-    def validate(self) -> None:  # type: ignore[override] # the name is the contract; pydantic's is a deprecated relic
+    def validate(  # type: ignore[override] # the name is the contract; pydantic's is a deprecated relic
+        self, *, make_folders: bool = True
+    ) -> None:
         """
         Check what construction alone cannot: folders, one file system, a usable database URL.
 
-        Raises ConfigurationError that names every problem at once, each with its mend. Creates missing folders.
+        Raises ConfigurationError that names every problem at once, each with its mend. Creates missing folders, unless
+        told otherwise: then it judges by what they would be made in.
         """
-        problems = [*self._storage_problems(), *self._database_problems()]
+        problems = [*self._storage_problems(make_folders=make_folders), *self._database_problems()]
         if problems:
             raise ConfigurationError("the settings cannot work as they are", problems=tuple(problems))
 
-    def _storage_problems(self) -> list[str]:
+    def _storage_problems(self, *, make_folders: bool) -> list[str]:
         problems: list[str] = []
         devices: dict[str, int] = {}
         for name in (self.storage_uploads_dir, self.storage_extracted_dir, *_OWN_FOLDERS):
             try:
                 folder = Path(self.get_storage_path(name))
-                folder.mkdir(parents=True, exist_ok=True)
+                if make_folders:
+                    folder.mkdir(parents=True, exist_ok=True)
+                else:
+                    folder = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+                    os.scandir(folder).close()
                 devices[name] = folder.stat().st_dev
             except UnsafePathError as error:
                 problems.append(str(error))

@@ -93,7 +93,7 @@ class DropWaits(Event):
 
 @dataclass(frozen=True, slots=True)
 class DropLeftAlone(Event):
-    """Something in the uploads is no archive; said once."""
+    """Something in the uploads is no archive, or no file at all; said once."""
 
     drop: str
     reason_code: str

@@ -19,6 +19,7 @@ from inbox.database.connection import get_session
 from inbox.database.models import FileExtraction
 from inbox.utils.volume import Volume
 
+QUESTIONS = (("check",), ("status",), ("retry", "a.zip"))
 COMMANDS = ("run", "status", "retry", "explain", "check", "config", "logs", "db")
 
 
@@ -140,12 +141,29 @@ def test_check_finds_everything_in_order(inbox):
     """
     On a good machine each part is found to be in order, and the exit status is 0.
     """
+    Config().validate()
     result = inbox("check", "--json")
     verdicts = {finding["about"]: finding["verdict"] for finding in json.loads(result.output)["findings"]}
 
     assert 0 == result.exit_code
     assert {"settings", "folders", "file system", "disk", "database", "schema", "handlers"} <= verdicts.keys()
     assert "bad" not in verdicts.values()
+
+
+def test_asking_the_wrong_folder_does_not_make_it(inbox, monkeypatch, tmp_path):
+    """
+    Nothing but a start makes folders: where a volume is not mounted, a question must not look like one that is.
+    """
+    empty, missing = tmp_path / "unmounted", tmp_path / "a" / "typo"
+    empty.mkdir()
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    told = [inbox(*words, "--storage", str(folder)) for folder in (empty, missing) for words in QUESTIONS]
+
+    assert ([], False) == (list(empty.iterdir()), missing.parent.exists())
+    assert [0, 2, 2] * 2 == [result.exit_code for result in told]
+    assert f"{empty} has no uploads/, extracted/" in told[0].output
+    assert f"{missing} is not there" in told[3].output
+    assert all("--storage" in result.stderr for result in told if result.exit_code)
 
 
 def test_check_names_each_bad_part_with_its_mend(inbox, monkeypatch, tmp_path):

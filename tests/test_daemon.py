@@ -97,6 +97,31 @@ def test_everything_is_well_while_it_runs(make):
     assert not any(leg.is_alive for leg in daemon._legs)
 
 
+def test_readiness_is_told_while_a_part_hangs(make, monkeypatch):
+    """
+    A database that takes the question and does not answer is named in time, and asked once at a time.
+    """
+    asked, over = threading.Semaphore(0), threading.Event()
+
+    def hang(_engine):
+        asked.release()
+        over.wait(30)
+
+    daemon = make()
+    with daemon.running():
+        monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.01)
+        monkeypatch.setattr(module, "ping", hang)
+        told = [daemon.ready().checks["database"] for _ in range(3)]
+        once, twice = asked.acquire(timeout=30), asked.acquire(blocking=False)
+        monkeypatch.setattr(module, "PATIENCE_SECONDS", 30)
+        over.set()
+        afterwards = daemon.ready().checks["database"]
+
+    assert ["no answer within 0.01 s"] * 3 == told
+    assert (True, False) == (once, twice)
+    assert afterwards is None
+
+
 def test_stopping_service_lives_and_is_not_ready(make):
     """
     While the service stops nobody should restart it, and nobody should count on it.

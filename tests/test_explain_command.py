@@ -145,7 +145,8 @@ def test_every_code_of_its_own_is_documented():
     Each code that explaining adds to those of drops and archives stands on the page, and no other.
     """
     page = (ROOT / "docs" / "operations.md").read_text("utf-8").partition("## Why does my drop wait?")[2]
-    source = (ROOT / "inbox" / "pipeline" / "explaining" / "judging.py").read_text("utf-8")
+    modules = ("pipeline/explaining/judging.py", "utils/drops.py")
+    source = "".join((ROOT / "inbox" / name).read_text("utf-8") for name in modules)
 
     assert set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+|KNOWN|LOCKED|DUPLICATE)"', source)) == set(
         re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE)

@@ -1,5 +1,6 @@
 """The kernel's side of watching: limits that are reached, queues that overflow, folders that go. All of it for real."""
 
+import errno
 import os
 import resource
 import threading
@@ -100,6 +101,17 @@ def test_limit_that_is_reached_is_told_with_its_mend(uploads, limit, name, what)
 
     line = f"the folder cannot be watched: {what} (sysctl fs.inotify.{name}={wanted})"
     assert {"told": [line] * 3, "left": [0, 0], "then": None} == told
+
+
+@pytest.mark.parametrize(("limit", "wanted"), [("0", 128), ("128", 256)])
+def test_limit_to_set_is_of_use(monkeypatch, tmp_path, limit, wanted):
+    """
+    Where a limit forbids watching altogether, its double would too: the line names one that lets something be watched.
+    """
+    (tmp_path / "max_user_instances").write_text(limit)
+    monkeypatch.setattr(inotify, "_LIMITS", tmp_path)
+
+    assert f"sysctl fs.inotify.max_user_instances={wanted}" == inotify.explained(OSError(errno.EMFILE, "x"))[1]
 
 
 def test_limit_of_open_files_is_told_from_that_of_instances(uploads):

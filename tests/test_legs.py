@@ -8,6 +8,7 @@ from pipeline_parts import Clock
 
 from inbox.core.errors import StorageError
 from inbox.events import TroubleBegan, TroubleOver
+from inbox.pipeline.extracting import NoRoomError
 from inbox.service import legs
 from inbox.service.legs import Leg
 
@@ -68,6 +69,30 @@ def test_surprise_does_not_end_a_leg(run_leg, caplog):
     assert [TroubleBegan, TroubleOver] == [type(event) for event in events]
     assert "met a surprise" in caplog.text
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_trouble_of_one_drop_does_not_hold_up_the_others(monkeypatch):
+    """
+    While one archive waits for room, a ring begins a round at once, as ever; trouble of the volume has its backoff.
+    """
+    monkeypatch.setattr(legs, "calculate_backoff", lambda *_arguments: 3600.0)
+    rounds = threading.Semaphore(0)
+
+    def one_round():
+        rounds.release()
+        raise NoRoomError(1, "so much")
+
+    events = []
+    leg = Leg("test", one_round, interval=lambda: 3600.0, clock=Clock(), emit=events.append)
+    leg.start()
+    assert rounds.acquire(timeout=30)
+    leg.bell.ring()
+
+    assert rounds.acquire(timeout=30)
+    assert StorageError.is_for_all
+    leg.stop()
+    assert leg.join(30)
+    assert [TroubleBegan] == [type(event) for event in events]
 
 
 def test_bell_brings_a_round_forward():

@@ -240,6 +240,27 @@ def test_what_is_no_archive_is_said_once(house):
     assert house.intake.is_at_rest()
 
 
+def test_what_is_no_file_is_said_once(house):
+    """
+    A folder of archives that was moved in is told as left alone, once for as long as it lies there.
+    """
+    folder = house.volume.uploads / "folder"
+    hidden = house.volume.uploads / ".rsync"
+    for path in (folder, hidden):
+        path.mkdir()
+    for _ in range(3):
+        house.take()
+    before = [(event.drop, event.reason_code) for event in house.heard(DropLeftAlone)]
+    folder.rmdir()
+    house.take()
+    folder.mkdir()
+    house.take()
+
+    assert [("folder", "NOT_A_FILE")] == before
+    assert 2 == len(house.heard(DropLeftAlone))
+    assert house.intake.is_at_rest()
+
+
 @pytest.mark.parametrize(
     "error", [StorageError("full", reason_code="DISK_FULL"), RetryableError("stop", reason_code="STOPPED")]
 )

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import threading
 from collections import Counter
 from http.client import HTTPConnection
@@ -298,18 +297,3 @@ def test_vanished_volume_is_waited_for(shared, unused_port):
         shared.drop("a.zip", ["ok.txt"])
 
         assert "completed" == shared.wait_for_receipt("a.zip")["state"]
-
-
-def test_second_signal_ends_at_once(shared):
-    """
-    A second signal does not wait for the work in hand.
-    """
-    with shared.service() as service:
-        shared.drop("a.zip", ["hang.txt"])
-        wait_for(shared.calls)
-        service.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: service.events("ServiceStopping"))
-        service.process.send_signal(signal.SIGTERM)
-        status = service.process.wait(10)
-
-    assert -signal.SIGTERM == status

@@ -170,6 +170,34 @@ def test_closed_drop_is_taken_at_once(prompt, clock, tmp_path):
     assert BREATH_SECONDS == pytest.approx(wait)
 
 
+def test_breath_is_counted_from_the_announcement(prompt, clock, tmp_path):
+    """
+    A drop that was announced while others were worked on for long is taken in the very next round.
+    """
+    (tmp_path / "a.zip").write_bytes(WHOLE)
+    prompt.announce("a.zip")
+    clock.go_on(BREATH_SECONDS)
+
+    assert [Settled] == [type(verdict) for verdict in judge(prompt, tmp_path)]
+
+
+def test_announcement_that_comes_after_the_scan_counts_for_the_next(prompt, clock, tmp_path):
+    """
+    A drop that arrives just after a scan is taken at once in the next round; one that is gone by then is forgotten.
+    """
+    prompt.announce("a.zip")
+    prompt.announce("gone.zip")
+    before = judge(prompt, tmp_path)
+    clock.go_on(BREATH_SECONDS)
+    (tmp_path / "a.zip").write_bytes(WHOLE)
+
+    verdicts = judge(prompt, tmp_path)
+
+    (tmp_path / "gone.zip").write_bytes(WHOLE)
+    assert ([], ["a.zip"]) == (before, [verdict.drop.name for verdict in verdicts])
+    assert [] == judge(prompt, tmp_path)
+
+
 def test_announced_drop_that_is_open_waits_for_its_end(prompt, clock, tmp_path):
     """
     While anybody has it open for writing, a whole drop is not taken; the end of that is announced again.

@@ -44,10 +44,10 @@ def opened(config: Config, *, migrate: bool, pause: Callable[[float], bool] | No
     With `pause` a database that does not answer is waited for; it takes seconds, and returns False to give up, in which
     case the error comes out. Raises ConfigurationError, DatabaseUnavailableError, DatabaseRefusedError.
     """
+    if not migrate:
+        _require_file(config)  # first: whoever asks the wrong folder must not make it
     config.validate()
     refuse_sqlite_on_network(config)
-    if not migrate:
-        _require_file(config)
     engine = create_engine(config)
     try:
         _prepare(engine, upgrade if migrate else require_current, pause)
@@ -108,7 +108,9 @@ def _require_file(config: Config) -> None:
     url = make_url(config.database_url)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
         raise DatabaseRefusedError(
-            "there is no database yet", subject=url.database or "", hint="start `inbox run`, or run `inbox db upgrade`"
+            "there is no database yet",
+            subject=url.database or "",
+            hint="start `inbox run`, or run `inbox db upgrade`; if it runs already, name its folder with --storage",
         )
 
 

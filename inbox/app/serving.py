@@ -3,6 +3,7 @@
 import multiprocessing
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from inbox.utils.clock import Bell, SystemClock
 
 SCAN_SECONDS: Final = {"local": 15.0, "network": 5.0}
 ONCE_SCAN_SECONDS: Final = 1.0
+_TOGETHER_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +197,15 @@ def compose(
 
 
 class Stop:
-    """SIGTERM and SIGINT ask for an orderly end; the second one ends the process at once."""
+    """
+    SIGTERM and SIGINT ask for an orderly end; the second one ends the process at once.
+
+    Two that come together are one: timeout(1), for example, sends its signal to the process and to the process group.
+    """
 
     def __init__(self) -> None:
         self.reason = ""
+        self._asked_at = 0.0
         self._told: SimpleQueue[str] = SimpleQueue()  # may be put into by a signal handler, whatever was interrupted
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked)
@@ -219,11 +226,14 @@ class Stop:
         return not self.is_asked()
 
     def _asked(self, number: int, _frame: object) -> None:
+        if self.reason and time.monotonic() - self._asked_at < _TOGETHER_SECONDS:
+            return
         if self.reason:
             for child in multiprocessing.active_children():
                 child.kill()
             sys.stderr.write("inbox: ended by a second signal\n")
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+        self._asked_at = time.monotonic()
         self.reason = signal.Signals(number).name
         self._told.put(self.reason)

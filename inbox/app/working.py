@@ -103,6 +103,8 @@ def run_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner: s
     except Exception:
         logger.exception("worker %d ends", slot)
         sys.exit(1)
+    finally:  # the interpreter's end brings back what signals do by default: a late one would look like a death
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 def _work(config: Config, slots_path: Path, slot: int, owner: str, connection: Connection, logger: Logger) -> None:

@@ -60,6 +60,8 @@ SKIPS: Final[dict[str, str]] = {
 }
 """The member gets its row, and no file; the rest of the archive goes on."""
 
+_PLAIN: Final = "pack the files as a plain ZIP, or set ACCEPT_OUTSIDE_BYTES=true if such archives are wanted"
+_COPY: Final = "copy it anew; if it is damaged where it came from, pack it anew"
 _HINTS: Final[dict[str, str]] = {
     "ARCHIVE_TOO_LARGE": "raise MAX_ARCHIVE_BYTES if it is wanted",
     "MEMBER_TOO_LARGE": "raise MAX_MEMBER_BYTES if it is wanted",
@@ -68,8 +70,10 @@ _HINTS: Final[dict[str, str]] = {
     "RATIO_TOO_HIGH": "raise MAX_COMPRESSION_RATIO if it is wanted",
     "ENCRYPTED": "drop a copy without a password, or put it into the file that ARCHIVE_PASSWORDS_FILE names",
     "MULTI_DISK": "join the parts into one archive, and drop that",
-    "PREPENDED_DATA": "pack the files as a plain ZIP",
-    "TRAILING_DATA": "pack the files as a plain ZIP",
+    "PREPENDED_DATA": _PLAIN,
+    "TRAILING_DATA": _PLAIN,
+    "BAD_CRC": _COPY,
+    "BAD_DATA": _COPY,
     "NOT_AN_ARCHIVE": "drop a ZIP",
     "NAME_COLLISION": "keep the storage on a case-sensitive file system",
 }

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from sqlalchemy import make_url
 
-from inbox.app.opening import handler_settings, refuse_sqlite_on_network
+from inbox.app.opening import handler_settings, refuse_sqlite_on_network, volume_of
 from inbox.config import Config
 from inbox.core.errors import ConfigurationError, WorkerError
 from inbox.database.connection import close, create_engine, ping
@@ -48,13 +48,24 @@ def findings(load: Callable[[], Config]) -> list[Finding]:
 
 def _folders(config: Config) -> Iterator[Finding]:
     try:
-        config.validate()
+        config.validate(make_folders=False)
     except ConfigurationError as error:
         for problem in error.problems:
             what, _, mend = problem.partition("; ")
             yield Finding("database" if what.startswith("DATABASE") else "folders", "bad", what, mend)
+        return
+    volume = volume_of(config)
+    base, folders = (
+        volume.base,
+        (volume.uploads, volume.extracted, volume.processed, volume.quarantine, volume.receipts),
+    )
+    missing = ", ".join(f"{folder.name}/" for folder in folders if not folder.exists())
+    if missing:
+        what = f"{base} has no {missing}" if base.exists() else f"{base} is not there"
+        mend = "if it should not be empty: mount the volume, or name the right one"
+        yield Finding("folders", "note", f"{what}: made at the next start of inbox", mend)
     else:
-        yield Finding("folders", "ok", f"{config.storage_base_path} is there and writable, on one file system")
+        yield Finding("folders", "ok", f"{base} is there and writable, on one file system")
 
 
 def _file_system(config: Config) -> Iterator[Finding]:

@@ -131,6 +131,9 @@ class DatabaseRefusedError(PermanentError):
 class StorageError(RetryableError):
     """The volume is full, read-only, gone or failing; the work waits."""
 
+    is_for_all: ClassVar[bool] = True
+    """Whether all the work waits; else the rest goes on meanwhile at its usual pace."""
+
 
 class UnsafePathError(PermanentError):
     """A path would leave the storage base."""

@@ -70,6 +70,8 @@ def extract(
 class NoRoomError(StorageError):
     """The volume has not got the room that an archive needs; `needed_bytes` is how much has to be free."""
 
+    is_for_all = False
+
     def __init__(self, needed_bytes: int, what: str) -> None:
         super().__init__(
             f"not enough room on the volume for {what}",  # no figure that changes: it is said once

@@ -78,22 +78,24 @@ class Settler:
         self._trust_age = trust_age
         self._take_closed = take_closed
         self._watched: dict[str, _Watched] = {}
-        self._announced: deque[str] = deque(maxlen=_MOST_ANNOUNCED)
+        self._announced: deque[tuple[str, float]] = deque(maxlen=_MOST_ANNOUNCED)
+        self._unseen: dict[str, float] = {}
 
     def announce(self, name: str) -> None:
         """Note that a drop was just made, closed or moved in. May be called by another thread."""
         if self._take_closed:
-            self._announced.append(name)
+            self._announced.append((name, self._clock.monotonic()))
 
     def judge(self, drops: Iterable[Drop]) -> Iterator[Settled | Waiting]:
         """Yield every drop that is quiet: settled, or waiting with a reason. Drops not named any more are forgotten."""
         present = list(drops)
-        self._forget_all_but({drop.name for drop in present})
-        announced = {self._announced.popleft() for _ in range(len(self._announced))}
+        names = {drop.name for drop in present}
+        self._forget_all_but(names)
+        announced = self._take_announcements(names)
         for drop in present:
             watched = self._watch(drop)
             if drop.name in announced:
-                watched.early_at = self._clock.monotonic() + BREATH_SECONDS
+                watched.early_at = announced[drop.name] + BREATH_SECONDS
             is_quiet = self._is_quiet(watched)
             if not is_quiet and not self._may_be_closed(watched):
                 continue
@@ -139,6 +141,13 @@ class Settler:
             if watched.look is None or self._quiet_at(watched) > now  # the latter after an early look
         ]
         return max(min(waits), 0.0) if waits else None
+
+    def _take_announcements(self, names: set[str]) -> dict[str, float]:
+        """Return when each drop was announced. One that came too late for this scan is in the next, or gone."""
+        fresh = dict(self._announced.popleft() for _ in range(len(self._announced)))
+        announced = self._unseen | fresh
+        self._unseen = {name: at for name, at in fresh.items() if name not in names}
+        return announced
 
     def _watch(self, drop: Drop) -> _Watched:
         """Begin anew when anything changed: a writer may have reserved the size and set the time itself."""

@@ -16,7 +16,7 @@ from watchdog.observers.api import BaseObserver
 from inbox.core.errors import StorageError
 from inbox.domain import Drop
 from inbox.utils.clock import Bell
-from inbox.utils.drops import drop_from
+from inbox.utils.drops import Kind, drop_from, kind_of
 from inbox.utils.inotify import InotifyEmitter, explained
 
 _TEMPORARY_SUFFIXES: Final = (
@@ -40,16 +40,21 @@ def is_temporary(name: str) -> bool:
     return name.startswith((".", "~")) or name.lower().endswith(_TEMPORARY_SUFFIXES)
 
 
-def scan(uploads: Path) -> list[Drop]:
+def _nothing(_name: str, _kind: Kind) -> None:
+    """Nobody wants to know."""
+
+
+def scan(uploads: Path, on_other: Callable[[str, Kind], object] = _nothing) -> list[Drop]:
     """
     Return the drops at the top level of the uploads, oldest change first.
 
-    Only regular files count: a link or a device in there is not something to follow, and a folder is not a drop.
+    Only regular files count: a link or a device in there is not something to follow, and a folder is not a drop. The
+    others are named to `on_other`.
     Raises StorageError when the folder is not there, since a vanished mount must not look like an empty one.
     """
     try:
         with os.scandir(uploads) as entries:
-            drops = [drop for entry in entries if (drop := _drop(uploads, entry)) is not None]
+            drops = [drop for entry in entries if (drop := _drop(uploads, entry, on_other)) is not None]
     except OSError as error:
         raise StorageError(
             f"the uploads folder cannot be read: {error.strerror}", subject=str(uploads), hint="is the volume mounted?"
@@ -57,15 +62,18 @@ def scan(uploads: Path) -> list[Drop]:
     return sorted(drops, key=lambda drop: (drop.changed_at, drop.name))
 
 
-def _drop(uploads: Path, entry: os.DirEntry[str]) -> Drop | None:
+def _drop(uploads: Path, entry: os.DirEntry[str], on_other: Callable[[str, Kind], object]) -> Drop | None:
     if is_temporary(entry.name):
         return None
     try:
-        if not entry.is_file(follow_symlinks=False):
-            return None
-        return drop_from(uploads / entry.name, entry.stat(follow_symlinks=False))
+        status = entry.stat(follow_symlinks=False)
+        kind = kind_of(status.st_mode)
+        if kind is Kind.FILE:
+            return drop_from(uploads / entry.name, status)
+        on_other(entry.name, kind)
     except FileNotFoundError:  # taken away between the listing and the look
-        return None
+        pass
+    return None
 
 
 class _Ringer(FileSystemEventHandler):

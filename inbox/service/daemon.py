@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from inbox import events
-from inbox.core.errors import DatabaseUnavailableError, WorkerError, describe_error
+from inbox.core.errors import DatabaseUnavailableError
 from inbox.database import leasing
 from inbox.database.connection import Sessions, ping
 from inbox.events import Emit, Event
@@ -20,6 +20,7 @@ from inbox.pipeline.watching import scan
 from inbox.service.health import Health
 from inbox.service.legs import Leg
 from inbox.service.lookout import Lookout, MakeWatch
+from inbox.service.questions import Question, ailment
 from inbox.utils.clock import Bell, Clock
 from inbox.utils.volume import Volume
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _CLOSING_SECONDS: Final = 15.0
 _LEAST_SECONDS: Final = 0.5
 _KILL_SECONDS: Final = 2.0
+PATIENCE_SECONDS: Final = 1.5
+"""How long a probe waits for the database, and for the volume: less than the probes' own time-outs."""
 """What is left of the grace period for the end itself."""
 
 
@@ -90,6 +93,8 @@ class Daemon:
         self._heartbeat = make("heartbeat", self._beat, lambda: self.rhythm.lease_life.total_seconds() / 4)
         self._workers = threading.Thread(target=self.supervisor.run, name="supervisor", daemon=True)
         self._legs = (self._rescuing, self._heartbeat, self._intake, self._closing)
+        self._database = Question("asking the database", lambda: ping(self.engine))
+        self._folders = Question("asking the volume", lambda: scan(self.volume.uploads))
         self._lookout = Lookout(
             self.make_watch,
             self._intake.bell,
@@ -144,8 +149,9 @@ class Daemon:
     def ready(self) -> Health:
         """Say whether drops can be taken and worked on now."""
         checks = {leg.name: leg.trouble for leg in self._legs}
-        checks["database"] = self._ailment(lambda: ping(self.engine))
-        checks["volume"] = self._ailment(lambda: scan(self.volume.uploads))
+        database, volume = self._database.put(), self._folders.put()
+        checks["database"] = ailment(database, PATIENCE_SECONDS)
+        checks["volume"] = ailment(volume, PATIENCE_SECONDS)
         checks["workers"] = None if self.supervisor.is_healthy() else "not every worker is ready"
         if any(leg.is_stopping for leg in self._legs):
             checks["service"] = "stopping"
@@ -194,11 +200,3 @@ class Daemon:
     def _join(self, legs: Iterable[Leg], ends_at: float) -> None:
         for leg in legs:
             leg.join(max(ends_at - self.clock.monotonic(), _LEAST_SECONDS))
-
-    @staticmethod
-    def _ailment(question: Callable[[], object]) -> str | None:
-        try:
-            question()
-        except WorkerError as error:
-            return describe_error(error)
-        return None

@@ -2,7 +2,8 @@
 A leg: one round, again and again, in a thread of its own.
 
 Trouble with the database or the volume does not end a leg: it says so once, waits with backoff, and says when it goes
-on. A surprise is logged with its traceback and treated the same, since a service that ends has helped nobody.
+on. Trouble of one drop alone does not hold up the others: the next round comes when it is due. A surprise is logged
+with its traceback and treated the same, since a service that ends has helped nobody.
 """
 
 import logging
@@ -10,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from inbox.core.errors import RetryableError, describe_error
+from inbox.core.errors import RetryableError, StorageError, describe_error
 from inbox.core.retry import calculate_backoff
 from inbox.events import Emit, TroubleBegan, TroubleOver
 from inbox.utils.clock import Bell, Clock
@@ -72,14 +73,20 @@ class Leg:
                 if not failures:
                     since = self._clock.monotonic()
                 self._complain(error)
-                self._stopping.wait(calculate_backoff(failures, _BASE_SECONDS, _LONGEST_SECONDS))
+                if isinstance(error, StorageError) and not error.is_for_all:
+                    self._rest()
+                else:
+                    self._stopping.wait(calculate_backoff(failures, _BASE_SECONDS, _LONGEST_SECONDS))
                 failures += 1
                 continue
             if failures:
                 self._emit(TroubleOver(self.name, round(self._clock.monotonic() - since, 1)))
                 failures, self.trouble = 0, None
-            if not self.is_stopping:
-                self.bell.wait(self._interval())
+            self._rest()
+
+    def _rest(self) -> None:
+        if not self.is_stopping:
+            self.bell.wait(self._interval())
 
     def _complain(self, error: Exception) -> None:
         """Say each trouble once."""

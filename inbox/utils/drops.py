@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,29 @@ from inbox.core.errors import NotSettledError, StorageError
 from inbox.domain import Drop, DropIdentity
 
 _SIGNED_64: Final = (1 << 63) - 1
+
+
+class Kind(StrEnum):
+    """What lies at a path; only files are drops."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    LINK = "link"
+    SPECIAL = "special"
+
+
+_KINDS: Final = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.FOLDER, stat.S_IFLNK: Kind.LINK}
+_WHAT_IT_IS: Final = {Kind.FOLDER: "a folder", Kind.LINK: "a link", Kind.SPECIAL: "a device, pipe or socket"}
+NOT_A_FILE: Final = "NOT_A_FILE"
+
+
+def kind_of(mode: int) -> Kind:
+    return _KINDS.get(stat.S_IFMT(mode), Kind.SPECIAL)
+
+
+def why_no_drop(kind: Kind) -> str:
+    """Return why what is not a file is left alone."""
+    return f"it is {_WHAT_IT_IS[kind]}, and only files are taken"
 
 
 def look_at(path: Path) -> Drop | None:

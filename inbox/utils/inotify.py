@@ -46,6 +46,7 @@ _ENDS: Final = {
     IN_IGNORED: "the kernel gave the watch up",
 }
 _LIMITS: Final = Path("/proc/sys/fs/inotify")
+_LEAST_LIMIT: Final = 128
 _HEAD: Final = struct.Struct("iIII")
 _BUFFER_BYTES: Final = 1 << 18
 
@@ -188,9 +189,9 @@ def _may_open_files() -> bool:
 
 
 def _raise_limit(name: str) -> str:
-    """Return the command that doubles a limit, on the machine itself: a container cannot."""
+    """Return the command that doubles a limit, if it is one at all, on the machine itself: a container cannot."""
     try:
-        wanted = str(2 * int((_LIMITS / name).read_text("ascii")))
+        wanted = str(max(2 * int((_LIMITS / name).read_text("ascii")), _LEAST_LIMIT))
     except (OSError, ValueError):
         wanted = "..."
     return f"sysctl fs.inotify.{name}={wanted}"

@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from inbox.domain import SkippedMember
+from inbox.utils.drops import Kind
 
 
 class Verdict(StrEnum):
@@ -29,15 +30,6 @@ class Place(StrEnum):
     PROCESSED = "processed"
     QUARANTINE = "quarantine"
     ELSEWHERE = "elsewhere"
-
-
-class Kind(StrEnum):
-    """What the path is."""
-
-    FILE = "file"
-    FOLDER = "folder"
-    LINK = "link"
-    SPECIAL = "special"
 
 
 class Standing(StrEnum):

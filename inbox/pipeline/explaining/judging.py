@@ -10,13 +10,14 @@ from inbox.lifecycle import BatchState
 from inbox.pipeline.explaining.explanation import (
     Explanation,
     Facts,
-    Kind,
     KnownBatch,
     Place,
     Ruling,
     Standing,
     Verdict,
 )
+from inbox.pipeline.settling import BEING_WRITTEN, UNREADABLE
+from inbox.utils.drops import NOT_A_FILE, Kind, why_no_drop
 
 _THEN: Final = {
     Verdict.TAKEN: "it is unpacked, and every member gets its row",
@@ -25,7 +26,12 @@ _THEN: Final = {
     Verdict.DUPLICATE: "a receipt says so, and it goes the way of the batch's own archive",
     Verdict.LEFT_ALONE: "it stays where it is",
 }
-_WHAT_IT_IS: Final = {Kind.FOLDER: "a folder", Kind.LINK: "a link", Kind.SPECIAL: "a device, pipe or socket"}
+_INSTEAD: Final = {Kind.FOLDER: "move the archives in it to the top of the uploads", Kind.LINK: "drop the file itself"}
+_FINISH: Final = "finish the copy or copy it anew; if that is all of it, take it away"
+_MEND: Final = {
+    UNREADABLE: "make it readable for the user that inbox runs as",
+    BEING_WRITTEN: "close it in the program that has it open",
+}
 
 
 def judge(facts: Facts) -> Explanation:
@@ -52,9 +58,9 @@ def _by_name(facts: Facts) -> Ruling | None:
     if facts.kind is not Kind.FILE:
         return Ruling(
             Verdict.LEFT_ALONE,
-            "NOT_A_FILE",
-            f"it is {_WHAT_IT_IS[facts.kind]}, and only files are taken",
-            hint="drop a ZIP",
+            NOT_A_FILE,
+            why_no_drop(facts.kind),
+            hint=_INSTEAD.get(facts.kind, "drop a ZIP"),
         )
     if facts.place is Place.BELOW_UPLOADS:
         return Ruling(
@@ -78,7 +84,7 @@ def _by_settling(facts: Facts) -> Ruling | None:
     if whole.is_no_archive:
         then = "it stays where it is, and a receipt says so"
         return Ruling(Verdict.LEFT_ALONE, whole.reason_code, whole.reason, then, "drop a ZIP")
-    return Ruling(Verdict.WAITS, whole.reason_code, whole.reason)
+    return Ruling(Verdict.WAITS, whole.reason_code, whole.reason, hint=_MEND.get(whole.reason_code, _FINISH))
 
 
 def _by_batch_of_this_drop(facts: Facts) -> Ruling | None:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import stat
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -27,7 +26,6 @@ from inbox.pipeline.claiming import Recognised, Underway, identify, look_at_lock
 from inbox.pipeline.explaining.explanation import (
     Contents,
     Facts,
-    Kind,
     KnownBatch,
     Limited,
     Lock,
@@ -45,7 +43,7 @@ from inbox.pipeline.runner.timing import Timing
 from inbox.pipeline.settling import BEING_WRITTEN, Settled, Settler, look_inside
 from inbox.pipeline.watching import is_temporary
 from inbox.utils.clock import Clock
-from inbox.utils.drops import is_partly_unwritten, look_at, opened, require_unchanged
+from inbox.utils.drops import Kind, is_partly_unwritten, kind_of, look_at, opened, require_unchanged
 from inbox.utils.volume import Volume, find_by_stored_name, storable
 
 if TYPE_CHECKING:
@@ -250,8 +248,7 @@ def _kind(path: Path) -> Kind:
         raise PermanentError("the file is gone", subject=storable(path.name)) from error
     except OSError as error:
         raise StorageError(f"the file cannot be looked at: {error.strerror}", subject=storable(path.name)) from error
-    kinds = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.FOLDER, stat.S_IFLNK: Kind.LINK}
-    return kinds.get(stat.S_IFMT(mode), Kind.SPECIAL)
+    return kind_of(mode)
 
 
 def _standing(record: BatchRecord, stored: Drop, now: datetime) -> Standing:

@@ -25,7 +25,7 @@ from inbox.pipeline.runner.unpacking import Done, GivenBack, PutBack, Unpacker, 
 from inbox.pipeline.settling import Settled, Settler
 from inbox.pipeline.watching import scan
 from inbox.utils.clock import Clock
-from inbox.utils.drops import opened, require_unchanged
+from inbox.utils.drops import NOT_A_FILE, Kind, opened, require_unchanged, why_no_drop
 from inbox.utils.volume import Volume, storable
 
 _logger = logging.getLogger("inbox")
@@ -68,6 +68,8 @@ class Intake:
     """Drops that the database was asked about."""
     _told: dict[str, DropIdentity] = field(default_factory=dict)
     """Duplicates that were told so and left where they are."""
+    _others: dict[str, Kind] = field(default_factory=dict)
+    """What lies among the drops and is no file."""
     _postponed: dict[str, float] = field(default_factory=dict)
     _setbacks: dict[str, int] = field(default_factory=dict)
     """How often in a row trouble made us give the drop's batch back."""
@@ -84,8 +86,10 @@ class Intake:
         room there is does so only after the others had their turn, and again until there is room.
         """
         self._give_back_leftover()
-        drops = scan(self.volume.uploads)
+        others: dict[str, Kind] = {}
+        drops = scan(self.volume.uploads, others.__setitem__)
         self.on_scanned(drops)
+        self._leave_alone(others)
         self._forget_gone({drop.name for drop in drops})
         self._recall(drops)
         records = self._known_records()
@@ -98,6 +102,12 @@ class Intake:
                 self._take(verdict.drop)
         for _, error in self._without_room.values():
             raise error
+
+    def _leave_alone(self, others: dict[str, Kind]) -> None:
+        """Tell once of what is no file: whoever moved in a folder of archives would wait for them in vain."""
+        for name in sorted(others.keys() - self._others.keys()):
+            self.emit(events.DropLeftAlone(storable(name), NOT_A_FILE, why_no_drop(others[name])))
+        self._others = others
 
     def next_look_in(self) -> float | None:
         """Return the seconds until something is expected to change without an event, or None."""

@@ -1,0 +1,74 @@
+"""Signals to the service and to its workers: asked twice, asked all at once, and too late."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+from processes import Storage, wait_for
+
+NOTING_ITS_END = """
+import atexit, multiprocessing, signal
+from pathlib import Path
+from inbox import handler
+
+def note():
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    Path("held").write_text(" ".join(sorted(signal.Signals(number).name for number in held)))
+
+if multiprocessing.parent_process():
+    atexit.register(note)
+
+@handler
+def take(file):
+    return {}
+"""
+
+
+@pytest.fixture
+def shared(tmp_path, database_url):
+    return Storage(tmp_path / "shared", database_url, HANDLERS="handlers_for_processes")
+
+
+def test_signal_at_the_end_of_a_worker_is_no_death(shared):
+    """
+    A worker that ends holds signals back, since the interpreter's end forgets what they mean and would die of one.
+    """
+    shared.base.parent.joinpath("noting.py").write_text(NOTING_ITS_END)
+    with shared.service(HANDLERS="noting", WORKER_PROCESSES=1) as service:
+        shared.drop("a.zip", ["ok.txt"])
+        shared.wait_for_receipt("a.zip")
+        status = service.terminate()
+
+    assert 0 == status
+    assert "SIGINT SIGTERM" == shared.base.parent.joinpath("held").read_text()
+
+
+def test_second_signal_ends_at_once(shared):
+    """
+    A second signal does not wait for the work in hand, unless it comes together with the first.
+    """
+    with shared.service() as service:
+        shared.drop("a.zip", ["hang.txt"])
+        wait_for(shared.calls)
+        service.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: service.events("ServiceStopping"))
+        wait_for(lambda: service.process.send_signal(signal.SIGTERM) or service.process.poll(), "the end")
+        status = service.process.wait(10)
+
+    assert -signal.SIGTERM == status
+
+
+def test_signal_that_is_sent_twice_is_one():
+    """
+    A signal that reaches the process alone and as one of its group, as timeout(1) sends it, asks for an orderly end.
+    """
+    twice = "stop = Stop(); raise_signal(SIGTERM); raise_signal(SIGTERM); print(stop.reason)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from signal import *; from inbox.app.serving import Stop; {twice}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (0, "SIGTERM\n") == (done.returncode, done.stdout)
