@@ -1,6 +1,7 @@
 """The gate's question: is this file a whole archive?"""
 
 import io
+import struct
 import zipfile
 
 import pytest
@@ -13,6 +14,9 @@ INNER = archive(["one.txt", "two.txt"])
 WHOLE = {
     "plain": archive(["a.txt", "b/c.txt"]),
     "stores another archive": archive([Member("inner.zip", INNER, STORED), "after.txt"]),
+    "stores an archive of wide offsets": archive(
+        [Member("inner.zip", archive([Member("a", zip64=True)]), STORED), "b"]
+    ),
     "ends with a stored archive": archive(["before.txt", Member("inner.zip", INNER, STORED)]),
     "streamed": archive([Member("a.txt", flags=DESCRIPTOR_FLAG)]),
     "Zip64": archive([Member("a.txt", zip64=True)], zip64_end=True),
@@ -69,9 +73,52 @@ def test_beginning_written_last_is_awaited(judge):
     assert (False, "NOT_BEGUN") == (verdict.complete, verdict.reason_code)
 
 
+def test_directory_that_is_not_there_yet_is_awaited(judge):
+    """
+    An end record whose directory is still zeros describes nothing; the rest of the copy may come.
+    """
+    data = WHOLE["plain"]
+    at, end = data.index(b"PK\x01\x02"), data.rindex(b"PK\x05\x06")
+
+    verdict = judge(data[:at] + bytes(end - at) + data[end:])
+
+    assert (False, "NO_END_RECORD") == (verdict.complete, verdict.reason_code)
+
+
+LYING = {
+    "a directory of another size": archive(["a.txt"], index_size=50),
+    "a missing Zip64 record": archive(["a.txt"], zip64_end=True, locator=False),
+}
+
+
+@pytest.mark.parametrize("inner", LYING.values(), ids=LYING)
+def test_stored_archive_that_lies_says_nothing_of_the_outer_one(judge, unpack, inner):
+    """
+    An archive that lies is a file like any other within an honest one, and ends no copy that goes on behind it.
+    """
+    whole = archive([Member("inner.zip", inner, STORED), "after.txt"])
+    behind = whole.index(inner) + len(inner) + 9
+
+    assert not judge(whole[:behind]).complete
+    assert judge(whole).complete
+    assert 2 == len(unpack(whole)[0].files)
+
+
+@pytest.mark.parametrize("inner", [archive(["a.txt"], zip64_end=True, disks=2), LYING["a missing Zip64 record"]])
+def test_stored_archive_that_lies_may_come_last(judge, unpack, inner):
+    """
+    So it does where its end record is the last but one of the file.
+    """
+    whole = archive(["before.txt", Member("inner.zip", inner, STORED)])
+
+    assert judge(whole).complete
+    assert 2 == len(unpack(whole)[0].files)
+
+
 @pytest.mark.parametrize(
     ("data", "reason_code"),
     [
+        (b"just some text" + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65_535, 65_535, 1, 1, 0), "NOT_AN_ARCHIVE"),
         (b"", "EMPTY_FILE"),
         (bytes(4096), "NOT_BEGUN"),
         (b"PK\x03\x04 and no more", "NO_END_RECORD"),

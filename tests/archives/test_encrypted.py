@@ -97,6 +97,7 @@ REFUSED = {
     "encrypted, not so in the local header": (locked("a", TEXT, local_flags=0), "HEADERS_DIFFER"),
     "too short for the traditional encryption": (locked("a", TEXT, packed=bytes(11)), "BAD_DATA"),
     "too short for AES": (locked_by_aes("a", TEXT, packed=bytes(27)), "BAD_DATA"),
+    "nothing where something should be": (locked("a", TEXT, STORED, packed=b""), "BAD_DATA"),
     "strong encryption": (locked("a", TEXT, flags=1 << 6), "ENCRYPTED"),
     "masked headers": (locked("a", TEXT, flags=1 << 13), "ENCRYPTED"),
     "a link that leads out": (locked_by_aes("a", b"../../etc/passwd", mode=LINK), "SYMLINK_ESCAPES"),

@@ -268,12 +268,18 @@ def test_file_system_is_really_synced(tmp_path):
 
 def test_more_folders_than_handles_are_written(unpack):
     """
-    However many folders take turns, few handles are kept open, and each member ends in its own.
+    However many folders take turns, few handles are kept open, none at the end, and each member ends in its own.
     """
-    members = [Member(f"a/b-{n % 90}/c/{n}", b"%d" % n) for n in range(300)]
+    members = [Member(f"a/b-{n % 90}/c/{n}", b"%d" % n) for n in range(300)] + [Member("large", bytes(2 << 20))]
+    handles = Path("/proc/self/fd")
+    before = len(list(handles.iterdir()))
+    meanwhile = []
 
-    _, target = unpack(archive(members))
+    _, target = unpack(archive(members), before_writing=lambda _: meanwhile.append(len(list(handles.iterdir()))))
 
+    assert before == len(list(handles.iterdir()))
+    assert max(meanwhile) - before < 70
+    (target / "large").unlink()
     assert {f"a/b-{n % 90}/c/{n}": b"%d" % n for n in range(300)} == {
         path: content for path, content in tree(target).items() if content is not None
     }
