@@ -1,13 +1,15 @@
 """The gate's question: is this file a whole archive?"""
 
 import io
+import os
 import struct
 import zipfile
 
 import pytest
 from zips import DESCRIPTOR_FLAG, STORED, Member, archive
 
-from inbox.core.errors import ArchiveRefusedError
+from inbox.archives import check_complete
+from inbox.core.errors import ArchiveRefusedError, StorageError
 
 INNER = archive(["one.txt", "two.txt"])
 
@@ -137,6 +139,19 @@ def test_reason_for_waiting_is_told(judge, data, reason_code):
 
     assert (False, reason_code) == (verdict.complete, verdict.reason_code)
     assert verdict.reason
+
+
+def test_file_that_cannot_be_read_is_no_fault_of_the_archive(tmp_path):
+    """
+    A volume that gives nothing is trouble with the volume.
+    """
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE["plain"])
+    fd = os.open(path, os.O_WRONLY)
+
+    with pytest.raises(StorageError, match="cannot be read"):
+        check_complete(fd)
+    os.close(fd)
 
 
 def test_python_writes_whole_archives(judge):

@@ -1,12 +1,15 @@
 """Writing: nothing outside the target, nothing over anything else, exact accounts, and an end in every trouble."""
 
+import ctypes
+import errno
 import hashlib
 import os
 import stat
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from zips import STORED, Member, archive, opened, tree
@@ -264,6 +267,32 @@ def test_file_system_is_really_synced(tmp_path):
     writing_module._sync_filesystem(handle)
 
     os.close(handle)
+
+
+@pytest.mark.parametrize(("code", "synced"), [(errno.ENOSYS, 1), (errno.EOPNOTSUPP, 1), (errno.EIO, 0)])
+def test_file_system_without_the_call_is_synced_with_all_others(monkeypatch, code, synced):
+    """
+    Where there is no such call everything is synced; any other trouble comes through, since nothing is durable then.
+    """
+    calls = []
+    monkeypatch.setattr(writing_module, "_libc", SimpleNamespace(syncfs=lambda _: ctypes.set_errno(code) or -1))
+    monkeypatch.setattr(os, "sync", lambda: calls.append("sync"))
+
+    with nullcontext() if synced else pytest.raises(OSError, match=os.strerror(code)):
+        writing_module._sync_filesystem(0)
+
+    assert synced == len(calls)
+
+
+def test_kind_of_a_large_member_is_told_by_its_content(unpack):
+    """
+    What a member is shows in its first bytes, whether it was in memory whole or written in pieces.
+    """
+    content = b"%PDF-1.7\n" + bytes(2 << 20)
+
+    extraction, _ = unpack(archive([Member("small", content[:99]), Member("large", content)]))
+
+    assert ["pdf", "pdf"] == [file.file_type for file in extraction.files]
 
 
 def test_more_folders_than_handles_are_written(unpack):
