@@ -28,6 +28,10 @@ WHOLE = {
 }
 
 
+MARKED = archive([Member("a.txt", before=b"PK00"), "b.txt"])
+FIRST_MISSING = MARKED[:4] + bytes(30) + MARKED[34:]
+
+
 @pytest.mark.parametrize("data", WHOLE.values(), ids=WHOLE)
 def test_whole_archive_is_complete(judge, data):
     """
@@ -75,6 +79,13 @@ def test_beginning_written_last_is_awaited(judge):
     assert (False, "NOT_BEGUN") == (verdict.complete, verdict.reason_code)
 
 
+def test_zeros_before_the_archive_are_no_missing_member(judge):
+    """
+    Where the directory counts from a later beginning, nothing is looked for at the file's own.
+    """
+    assert judge(archive([Member("a.txt", before=b"PK00")], prefix=b"MZ" + bytes(98))).complete
+
+
 def test_directory_that_is_not_there_yet_is_awaited(judge):
     """
     An end record whose directory is still zeros describes nothing; the rest of the copy may come.
@@ -89,6 +100,7 @@ def test_directory_that_is_not_there_yet_is_awaited(judge):
 
 LYING = {
     "a directory of another size": archive(["a.txt"], index_size=50),
+    "a directory behind itself": archive(["a.txt"], index_offset=100_000),
     "a missing Zip64 record": archive(["a.txt"], zip64_end=True, locator=False),
 }
 
@@ -122,6 +134,9 @@ def test_stored_archive_that_lies_may_come_last(judge, unpack, inner):
     [
         (b"just some text" + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 65_535, 65_535, 1, 1, 0), "NOT_AN_ARCHIVE"),
         (b"", "EMPTY_FILE"),
+        (b"PK00PK\x03\x04 and no more", "NO_END_RECORD"),
+        (b"PK\x05\x06", "NO_END_RECORD"),
+        (FIRST_MISSING, "FIRST_MEMBER_MISSING"),
         (bytes(4096), "NOT_BEGUN"),
         (b"PK\x03\x04 and no more", "NO_END_RECORD"),
         (b"P", "NO_END_RECORD"),

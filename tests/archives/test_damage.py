@@ -21,6 +21,7 @@ NOW_AND_THEN = {
         "deflate damaged",
         "member behind a socket",
         "member behind an unsafe name",
+        "member behind empty junk",
         "member behind junk",
     },
     "BAD_ZIP64": {
@@ -30,6 +31,7 @@ NOW_AND_THEN = {
         "a Zip64 record longer than its room",
         "a directory whose place no Zip64 record tells",
         "another signature for the locator",
+        "counts that no Zip64 record tells",
         "locator leads behind the end",
         "locator leads elsewhere",
         "two Zip64 records",

@@ -153,6 +153,7 @@ DIFFERENT = {
     "folder by an unknown method": (archive([Member("a/", b"", method=99, packed=b"?")]), "DIRECTORY_WITH_DATA"),
     "member behind a folder's stream": (hiding("a/", b""), "DIRECTORY_WITH_DATA"),
     "member behind junk": (hiding("__MACOSX/a"), "BAD_DATA"),
+    "member behind empty junk": (hiding("__MACOSX/a", b""), "BAD_DATA"),
     "member behind a socket": (hiding("a", mode=stat.S_IFSOCK), "BAD_DATA"),
     "member behind an unsafe name": (hiding("a\x01"), "BAD_DATA"),
     "descriptor inside a stored stream": (stored_stream(b"shown"), "DESCRIPTOR_DIFFERS"),

@@ -51,6 +51,13 @@ def followed_in_the_index(more: bytes) -> bytes:
     return whole[:end] + more + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, size, at, 0)
 
 
+def cut_to_a_signature() -> bytes:
+    """Nothing more stands where the directory should be, and the end record says so."""
+    whole = archive([A])
+    at = whole.index(b"PK\x01\x02")
+    return whole[: at + 4] + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 4, at, 0)
+
+
 LIES = {
     "another local signature": (patched(archive([A]), b"PK\x03\x04", 0, b"PK\x03\x05"), "HEADERS_DIFFER"),
     "a longer local name": (archive([Member(A, local_name=b"a.txtx")]), "HEADERS_DIFFER"),
@@ -84,6 +91,8 @@ LIES = {
         archive([Member(A, size=SENTINEL, extra=extra_field(0x5455, bytes(5)), local_size=7)]),
         "BAD_ZIP64",
     ),
+    "a directory of one signature": (cut_to_a_signature(), "BAD_INDEX"),
+    "counts that no Zip64 record tells": (archive([A], entries=0xFFFF, index_offset=1), "BAD_ZIP64"),
     "a directory whose place no Zip64 record tells": (archive([A], index_offset=SENTINEL), "BAD_ZIP64"),
     "a link and a file of one name": (archive([Member("l", b"b", mode=LINK), "l"]), "DUPLICATE_NAME"),
     "a link by an unknown method": (archive([Member("l", b"b", 99, mode=LINK)]), "SYMLINK_ESCAPES"),

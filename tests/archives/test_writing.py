@@ -238,7 +238,7 @@ def test_writer_is_told_of_every_byte_beforehand(tmp_path):
     assert extraction.written_bytes == sum(told) == (3 << 20) + 5
 
 
-@pytest.mark.parametrize("count", [3, 40])
+@pytest.mark.parametrize("count", [3, 16, 17, 40])
 def test_everything_is_durable_at_the_end(unpack, monkeypatch, count):
     """
     Few files are synced one by one and many by one call, and folders with them, before the account is given.
