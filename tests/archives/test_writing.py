@@ -7,7 +7,7 @@ import os
 import stat
 import subprocess
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,48 +83,6 @@ def test_nothing_is_overwritten(tmp_path):
 
     assert "NAME_COLLISION" == refused.value.reason_code
     assert b"mine" == (target / "a.txt").read_bytes()
-
-
-def test_swapped_folder_redirects_nothing(tmp_path):
-    """
-    A folder that is replaced by a link while members are written leads no write outside.
-    """
-    target, outside = tmp_path / "target", tmp_path / "outside"
-    target.mkdir()
-    outside.mkdir()
-    asked = 0
-
-    def swap() -> bool:
-        nonlocal asked
-        asked += 1
-        if asked == 2:
-            for n in range(7):
-                (target / f"folder-{n}").rename(tmp_path / f"moved-{n}")
-                (target / f"folder-{n}").symlink_to(outside)
-        return False
-
-    with opened(tmp_path, MANY) as fd:
-        plan = plan_extraction(fd, Terms())
-        with suppress(OSError):
-            extract_members(fd, plan, target, Limits(), should_stop=swap)
-
-    assert 2 <= asked
-    assert [] == list(outside.iterdir())
-
-
-def test_link_in_place_of_a_folder_is_not_entered(tmp_path):
-    """
-    A link that stands where a folder has to be made is not followed.
-    """
-    target, outside = tmp_path / "target", tmp_path / "outside"
-    target.mkdir()
-    outside.mkdir()
-    (target / "docs").symlink_to(outside)
-
-    with pytest.raises(ArchiveRefusedError), opened(tmp_path, archive(["docs/a.txt"])) as fd:
-        extract_members(fd, plan_extraction(fd, Terms()), target, Limits())
-
-    assert [] == list(outside.iterdir())
 
 
 def test_shrinking_source_is_not_settled(tmp_path):
@@ -293,25 +251,6 @@ def test_kind_of_a_large_member_is_told_by_its_content(unpack):
     extraction, _ = unpack(archive([Member("small", content[:99]), Member("large", content)]))
 
     assert ["pdf", "pdf"] == [file.file_type for file in extraction.files]
-
-
-def test_more_folders_than_handles_are_written(unpack):
-    """
-    However many folders take turns, few handles are kept open, none at the end, and each member ends in its own.
-    """
-    members = [Member(f"a/b-{n % 90}/c/{n}", b"%d" % n) for n in range(300)] + [Member("large", bytes(2 << 20))]
-    handles = Path("/proc/self/fd")
-    before = len(list(handles.iterdir()))
-    meanwhile = []
-
-    _, target = unpack(archive(members), before_writing=lambda _: meanwhile.append(len(list(handles.iterdir()))))
-
-    assert before == len(list(handles.iterdir()))
-    assert max(meanwhile) - before < 70
-    (target / "large").unlink()
-    assert {f"a/b-{n % 90}/c/{n}": b"%d" % n for n in range(300)} == {
-        path: content for path, content in tree(target).items() if content is not None
-    }
 
 
 def test_zlib_takes_over_where_isal_is_missing():
