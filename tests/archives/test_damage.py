@@ -30,6 +30,7 @@ NOW_AND_THEN = {
         "Zip64 record of a wrong size in a comment",
         "a Zip64 record longer than its room",
         "a directory whose place no Zip64 record tells",
+        "a directory whose size no Zip64 record tells",
         "another signature for the locator",
         "counts that no Zip64 record tells",
         "locator leads behind the end",
