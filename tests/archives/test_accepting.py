@@ -134,6 +134,7 @@ SKIPPED = {
     "device": (Member("d", b"", mode=stat.S_IFBLK | 0o644), "SPECIAL_FILE"),
     "device with content": (Member("d", mode=stat.S_IFBLK | 0o644), "SPECIAL_FILE"),
     "resource fork": (Member("__MACOSX/._a.txt"), "JUNK"),
+    "resource fork without a stream": (Member("__MACOSX/._a.txt", b"", packed=b""), "JUNK"),
     "resource fork beside": (Member("docs/._a.txt"), "JUNK"),
     "file in the folder of macOS": (Member("__MACOSX/docs/a.txt"), "JUNK"),
     "folder settings": (Member("docs/.DS_Store"), "JUNK"),

@@ -56,7 +56,7 @@ def test_folder_of_many_members_counts_once():
     However many members lie in a deep folder, its path takes memory only once.
     """
     deep = "/".join(["n" * 200] * 9)
-    paths = Tree(Limits())
+    paths = Tree(Limits(max_members=10_000))
 
     for n in range(NAMES_BYTES // len(deep) + 1):
         paths.add_file(f"{deep}/{n}")

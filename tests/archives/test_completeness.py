@@ -169,6 +169,17 @@ def test_file_that_cannot_be_read_is_no_fault_of_the_archive(tmp_path):
     os.close(fd)
 
 
+def test_volume_that_answers_in_parts_is_asked_on(judge, unpack, monkeypatch):
+    """
+    A read that gives less than it was asked for, as on a network file system, is no end of the file.
+    """
+    read = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, count, at: read(fd, min(count, 7), at))
+
+    assert judge(WHOLE["plain"]).complete
+    assert 2 == len(unpack(WHOLE["plain"])[0].files)
+
+
 def test_python_writes_whole_archives(judge):
     """
     Archives of the standard library's writer are whole in both of its ways of writing.
