@@ -104,6 +104,17 @@ def test_passwords_of_archives_are_lines_of_a_file(monkeypatch, tmp_path):
     assert ("hunter2", " spaced ", "größer") == load_config().read_archive_passwords()
 
 
+def test_file_of_passwords_may_lie_at_home_and_be_long(monkeypatch, tmp_path):
+    """
+    A path may begin with `~`, and a thousand passwords are not too many.
+    """
+    (tmp_path / "passwords").write_bytes(b"".join(b"hunter%d\n" % number for number in range(1000)))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ARCHIVE_PASSWORDS_FILE", "~/passwords")
+
+    assert 1000 == len(load_config().read_archive_passwords())
+
+
 def test_passwords_of_archives_are_shown_nowhere(monkeypatch, tmp_path):
     """
     The printed settings name the file of the passwords, and neither they nor the settings' repr what it holds.

@@ -124,14 +124,18 @@ def test_stop_is_heard_before_anything_is_written(volume):
 def volume_with(monkeypatch, **figures):
     """Let the volume say that it has something else free."""
     true = os.statvfs("/")
-    names = ("f_frsize", "f_bavail", "f_files", "f_favail")
+    names = ("f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_favail")
     told = {name: getattr(true, name) for name in names} | figures
     monkeypatch.setattr(extracting.os, "statvfs", lambda _: SimpleNamespace(**told))
 
 
+BLOCKS = extracting.HEADROOM_BYTES // 4096 + 3
+"""Two files of less than a block, and a folder."""
+
+
 @pytest.mark.parametrize(
     "figures",
-    [{"f_frsize": 4096, "f_bavail": extracting.HEADROOM_BYTES // 4096 + 1}, {"f_files": 1000, "f_favail": 1}],
+    [{"f_frsize": 4096, "f_bavail": BLOCKS - 1}, {"f_files": 1000, "f_favail": 2}],
     ids=["bytes", "inodes"],
 )
 def test_archive_that_does_not_fit_waits(volume, monkeypatch, figures):
@@ -146,6 +150,34 @@ def test_archive_that_does_not_fit_waits(volume, monkeypatch, figures):
     assert "DISK_FULL" == waiting.value.reason_code
     assert waiting.value.needed_bytes > extracting.HEADROOM_BYTES
     assert [] == list(volume.staging.iterdir())
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [{"f_frsize": 4096, "f_bavail": BLOCKS}, {"f_files": 1000, "f_favail": 3}, {"f_files": 0, "f_favail": 0}],
+    ids=["bytes", "inodes", "inodes that nobody counts"],
+)
+def test_archive_that_just_fits_is_taken(volume, monkeypatch, figures):
+    """
+    Room for just what is needed is enough, and where inodes are made as they are needed their count says nothing.
+    """
+    monkeypatch.setattr(extracting, "filesystem_type", lambda _: "ext4")
+    volume_with(monkeypatch, **figures)
+
+    assert 2 == extract_bytes(volume, GOOD).members
+
+
+def test_published_archive_is_durable(volume, monkeypatch):
+    """
+    The rename is synced in both folders, once it has been done.
+    """
+    synced = []
+    published = volume.published(LEASE.batch_id)
+    monkeypatch.setattr(extracting, "sync_directory", lambda path: synced.append((path, published.is_dir())))
+
+    extract_bytes(volume, GOOD)
+
+    assert {(published.parent, True), (volume.staging, True)} == set(synced)
 
 
 def test_room_is_held_before_the_first_byte(volume, monkeypatch):
@@ -167,7 +199,7 @@ def test_room_is_held_before_the_first_byte(volume, monkeypatch):
     extract_bytes(volume, GOOD)
 
     ((held, left),) = seen
-    assert held >= 2 * len(b"content")
+    assert held == 3 * os.statvfs(volume.staging).f_frsize
     assert 0 == left
     assert [] == list(volume.staging.iterdir())
 
@@ -187,51 +219,65 @@ def test_plentiful_memory_is_not_reserved(volume, monkeypatch, times, held):
     assert [held] == [size > 0 for size in sizes]
 
 
-def test_room_that_goes_between_look_and_reservation_is_awaited(volume, monkeypatch):
-    """
-    A volume that fills up in the very moment is a reason to wait, and leaves nothing behind.
-    """
-    monkeypatch.setattr(extracting, "filesystem_type", lambda _: "ext4")
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(reserving, "_allocate", full)
-
-    with pytest.raises(NoRoomError):
-        extract_bytes(volume, GOOD)
-    assert [] == list(volume.staging.iterdir())
+TROUBLE = {
+    errno.ENOSPC: (NoRoomError, "DISK_FULL"),
+    errno.EDQUOT: (NoRoomError, "DISK_FULL"),
+    errno.EROFS: (StorageError, StorageError("").reason_code),
+    errno.EIO: (StorageError, StorageError("").reason_code),
+}
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
-def test_trouble_with_the_volume_waits(volume, monkeypatch, code):
-    """
-    A full, read-only or failing volume is no fault of the archive.
-    """
-
+def failing_with(code):
     def fail(*_arguments, **_options):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(os, "write", fail)
+    return fail
 
-    with pytest.raises(StorageError):
+
+@pytest.mark.parametrize(("code", "expected"), TROUBLE.items())
+def test_room_that_goes_between_look_and_reservation_is_awaited(volume, monkeypatch, code, expected):
+    """
+    A volume that fills up in the very moment is a reason to wait, and says for how much; it leaves nothing behind.
+    """
+    monkeypatch.setattr(extracting, "filesystem_type", lambda _: "ext4")
+    monkeypatch.setattr(reserving, "_allocate", failing_with(code))
+
+    with pytest.raises(StorageError) as waiting:
+        extract_bytes(volume, GOOD)
+
+    assert expected == (type(waiting.value), waiting.value.reason_code)
+    assert (expected[0] is NoRoomError) == ("bytes" in str(waiting.value))
+    assert [] == list(volume.staging.iterdir())
+
+
+@pytest.mark.parametrize(("code", "expected"), TROUBLE.items())
+def test_trouble_with_the_volume_waits(volume, monkeypatch, code, expected):
+    """
+    A full, read-only or failing volume is no fault of the archive.
+    """
+    monkeypatch.setattr(os, "write", failing_with(code))
+
+    with pytest.raises(StorageError) as waiting:
         extract_bytes(volume, GOOD)
 
     monkeypatch.undo()
+    assert expected == (type(waiting.value), waiting.value.reason_code)
     assert [] == list(volume.staging.iterdir())
 
 
 def test_only_dead_staging_is_cleared(volume):
     """
-    Staging folders whose lease is gone are removed; the others, and what is no staging folder, stay.
+    Staging folders and reservations whose lease is gone are removed; the others, and what is neither, stay.
     """
+    for token in "ab":
+        (volume.staging / f"batch.{token * 32}.room").touch()
     for name in (f"batch.{'a' * 32}", f"batch.{'b' * 32}", f"batch.{'a' * 32}.old", "note"):
         (volume.staging / name / "deep").mkdir(parents=True)
 
     cleared = clear_staging(volume, lambda: {"b" * 32})
 
-    assert 2 == cleared
-    assert {f"batch.{'b' * 32}", "note"} == {path.name for path in volume.staging.iterdir()}
+    assert 3 == cleared
+    assert {f"batch.{'b' * 32}", f"batch.{'b' * 32}.room", "note"} == {path.name for path in volume.staging.iterdir()}
 
 
 def test_missing_staging_is_nothing_to_clear(tmp_path):

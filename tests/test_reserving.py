@@ -53,7 +53,7 @@ def test_without_allocation_nothing_is_held(tmp_path, monkeypatch, code):
         reservation.use(1 << 30)
 
         assert not reservation.is_held
-        assert 0 == (tmp_path / "room").stat().st_blocks
+        assert 0 == (tmp_path / "room").stat().st_size
     assert [] == os.listdir(tmp_path)
 
 
@@ -63,9 +63,23 @@ def test_room_that_is_not_there_leaves_nothing(tmp_path, monkeypatch):
     """
     monkeypatch.setattr(reserving, "_libc", Refusing(errno.ENOSPC))
 
+    before = os.listdir("/proc/self/fd")
+
     with pytest.raises(OSError, match="No space left"):
         Reservation(tmp_path / "room", 5)
     assert [] == os.listdir(tmp_path)
+    assert len(before) == len(os.listdir("/proc/self/fd"))
+
+
+def test_room_takes_no_file_that_is_there(tmp_path):
+    """
+    A file of that name is neither used nor removed, since it would be cut.
+    """
+    (tmp_path / "room").write_bytes(b"mine")
+
+    with pytest.raises(FileExistsError):
+        Reservation(tmp_path / "room", 5)
+    assert b"mine" == (tmp_path / "room").read_bytes()
 
 
 class Refusing:

@@ -119,6 +119,7 @@ def test_damage_in_a_young_drop_is_not_its_fault_yet(house):
     house.take()
     assert [] == house.heard(BatchRefused)
     assert [] == list(house.volume.quarantine.iterdir())
+    assert ["BAD_CRC"] == [event.reason_code for event in house.heard(DropWaits)]
     house.clock.go_on(20)
     house.intake.round()
     house.closing.round()

@@ -126,6 +126,20 @@ def test_open_drop_is_awaited(settler, clock, tmp_path):
     assert [Settled] == [type(verdict) for verdict in judge(settler, tmp_path)]
 
 
+def test_open_drop_that_is_not_whole_says_what_it_lacks(settler, clock, tmp_path):
+    """
+    That somebody has it open is told of a drop only when there is nothing else against it.
+    """
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE[:-1])
+    with path.open("r+b"):
+        judge(settler, tmp_path)
+        clock.go_on(2)
+        (verdict,) = judge(settler, tmp_path)
+
+    assert "NO_END_RECORD" == verdict.completeness.reason_code
+
+
 def test_writer_that_comes_while_a_drop_is_judged_is_not_held_up(tmp_path):
     """
     The lease that asks the kernel is given back at once: readers and writers open the drop as if nobody had asked.
@@ -288,14 +302,43 @@ def test_held_drop_waits_whatever_is_announced(prompt, clock, tmp_path):
     assert ([], [Settled]) == (early, [type(verdict) for verdict in judge(prompt, tmp_path)])
 
 
-def test_announcements_count_only_where_they_are_wanted(settler, tmp_path):
+def test_announcements_count_only_where_they_are_wanted(settler, clock, tmp_path):
     """
     Where events do not tell of every writer, as on a network file system, an announced drop waits as well.
     """
     (tmp_path / "a.zip").write_bytes(WHOLE)
     settler.announce("a.zip")
 
-    assert [] == judge(settler, tmp_path)
+    assert [] == look_soon(settler, clock, tmp_path)
+
+
+def test_announced_drop_that_is_no_archive_is_not_taken(prompt, clock, tmp_path):
+    """
+    To be closed is not to be whole: what is no archive waits in silence, too.
+    """
+    (tmp_path / "a.txt").write_text("just some text")
+    prompt.announce("a.txt")
+    early = look_soon(prompt, clock, tmp_path)
+    clock.go_on(2)
+
+    assert [] == early
+    assert ["NOT_AN_ARCHIVE"] == [verdict.completeness.reason_code for verdict in judge(prompt, tmp_path)]
+
+
+def test_announced_drop_that_goes_is_not_held(prompt, clock, tmp_path):
+    """
+    A drop that is taken away before its early look is still due when its quiet time ends, not later.
+    """
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE)
+    prompt.announce("a.zip")
+    drops = scan(tmp_path)
+    list(prompt.judge(drops))
+    clock.go_on(BREATH_SECONDS)
+    path.unlink()
+
+    assert [] == list(prompt.judge(drops))
+    assert 2 - BREATH_SECONDS == pytest.approx(prompt.next_look_in())
 
 
 def test_announcements_that_nobody_fetches_take_little_memory(prompt):
@@ -327,10 +370,13 @@ def test_next_look_is_when_the_quiet_time_ends(settler, clock, tmp_path):
     assert settler.next_look_in() is None
 
 
-def test_drop_that_was_held_is_judged_anew(settler, clock, tmp_path):
+def test_drop_that_was_held_is_judged_anew(settler, clock, tmp_path, monkeypatch):
     """
     A drop that turned out not to be whole is looked at again after the time that was said, from the start.
     """
+    looks = []
+    look = settling.look_inside
+    monkeypatch.setattr(settling, "look_inside", lambda drop: looks.append(drop.name) or look(drop))
     (tmp_path / "a.zip").write_bytes(WHOLE)
     judge(settler, tmp_path)
     clock.go_on(2)
@@ -341,6 +387,7 @@ def test_drop_that_was_held_is_judged_anew(settler, clock, tmp_path):
     assert 10 == settler.next_look_in()
     clock.go_on(10)
     assert [Settled(settled.drop)] == judge(settler, tmp_path)
+    assert 2 == len(looks)
 
 
 def test_old_drop_need_not_wait_where_clocks_agree(clock, tmp_path):
@@ -395,17 +442,17 @@ def test_change_that_keeps_size_and_time_is_seen(settler, clock, tmp_path):
 
 def test_drop_that_is_gone_is_forgotten(settler, clock, tmp_path):
     """
-    A drop that left and comes back begins anew.
+    A drop that left and comes back begins anew, though it is the same in every respect.
     """
-    path = tmp_path / "a.zip"
-    path.write_bytes(WHOLE)
-    judge(settler, tmp_path)
-    path.rename(tmp_path / ".aside")
-    judge(settler, tmp_path)
+    (tmp_path / "a.zip").write_bytes(WHOLE)
+    drops = scan(tmp_path)
+    for present in (drops, []):
+        list(settler.judge(present))
+    nothing = settler.next_look_in()
     clock.go_on(2)
-    (tmp_path / ".aside").rename(path)
 
-    assert [] == judge(settler, tmp_path)
+    assert nothing is None
+    assert [] == list(settler.judge(drops))
 
 
 def test_drop_that_goes_between_scan_and_look_holds_up_nobody(settler, clock, tmp_path):

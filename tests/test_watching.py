@@ -120,9 +120,41 @@ def test_arrival_is_heard_by_its_name(watch):
     (base / "uploads" / ".a.zip.part").rename(base / "uploads" / "a.zip")
     (base / "uploads" / "a.zip").unlink()
     (base / "uploads" / "folder.zip").mkdir()
+    (base / "uploads" / "folder.zip").rename(base / "uploads" / "folder")
     (base / "uploads" / os.fsdecode(b"caf\xe9.zip")).write_text("x")
 
     assert ["a.zip", os.fsdecode(b"caf\xe9.zip")] == [heard.get(timeout=10) for _ in range(2)]
+
+
+def test_departure_is_not_heard(watch):
+    """
+    A file that is taken away has not arrived.
+    """
+    _, _, heard, base = watch
+    for name in ("a.zip", "b.zip"):
+        (base / name).write_text("x")
+        (base / name).rename(base / "uploads" / name)
+    (base / "uploads" / "a.zip").unlink()
+    (base / "uploads" / "b.zip").rename(base / "c.zip")
+    (base / "c.zip").rename(base / "uploads" / "c.zip")
+
+    assert ["a.zip", "b.zip", "c.zip"] == [heard.get(timeout=10) for _ in range(3)]
+
+
+def test_system_without_threads_says_why(tmp_path, monkeypatch):
+    """
+    Where no thread can be started nothing is watched, and nothing is left of the attempt.
+    """
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(watching.BaseObserver, "start", refuse)
+    watch = Watch(tmp_path, Bell())
+
+    with pytest.raises(StorageError, match="can't start new thread"):
+        watch.start()
+    assert "the folder is not watched" == watch.ailment()
 
 
 def test_watch_that_cannot_start_says_why(tmp_path):

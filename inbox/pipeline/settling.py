@@ -24,7 +24,7 @@ UNREADABLE: Final = "UNREADABLE"
 BEING_WRITTEN: Final = "BEING_WRITTEN"
 BREATH_SECONDS: Final = 0.02
 """How long an announced drop has to be as it is: some clients (rsync --inplace) set its times only after its end."""
-_MOST_ANNOUNCED: Final = 100_000
+_MOST_ANNOUNCED: Final = 50_000
 """Kept while nobody judges, which may be an hour; one that is forgotten costs its drop the quiet time."""
 _NEVER_KEPT: Final = frozenset({UNREADABLE, BEING_WRITTEN})
 """Permission may come, and a writer go, without a change that the scan could see: such a verdict is not kept."""

@@ -64,8 +64,13 @@ HONEST = {
     "set-id": Member("a.txt", TEXT, mode=0o104755),
     "no permissions": Member("a.txt", TEXT, mode=0o100000),
     "from DOS": Member("a.txt", TEXT, host=0, mode=0, attributes=0x20),
+    "a folder's attribute, from Unix": Member("a.txt", TEXT, mode=0, attributes=0x10),
+    "a folder's attribute, and a file's mode": Member("a.txt", b"", attributes=0x10),
     "below the packed folder": Member("./deep/er/a.txt", TEXT),
     "below the packed folder, backslashes": Member(".\\deep\\er\\a.txt", TEXT),
+    "below a folder that is called as macOS' own": Member("docs/__MACOSX/a.txt", TEXT),
+    "Unicode path without content": Member(b"a.txt", TEXT, extra=extra_field(0x7075, b"")),
+    "Unicode path cut short": Member(b"a.txt", TEXT, extra=extra_field(0x7075, b"\1\0\0\0")),
     "read from a pipe": Member("-", TEXT, mode=PIPE),
     "device name": Member("CON", TEXT),
     "trailing dot": Member("a.", TEXT),
@@ -74,6 +79,7 @@ HONEST = {
     "wide space": Member("日本\u3000語.txt", TEXT),
     "UTF-8 without the mark": Member("größe.txt".encode(), TEXT),
     "code page 437": Member("größe.txt".encode("cp437"), TEXT),
+    "code page 437, streamed": Member("größe.txt".encode("cp437"), TEXT, flags=DESCRIPTOR_FLAG),
     "code page 437 in the local header": Member(
         "größe.txt", TEXT, local_name="größe.txt".encode("cp437"), local_flags=0
     ),
@@ -89,6 +95,7 @@ NAMES = {
     "backslashes": "deep/er/a.txt",
     "below the packed folder": "deep/er/a.txt",
     "below the packed folder, backslashes": "deep/er/a.txt",
+    "below a folder that is called as macOS' own": "docs/__MACOSX/a.txt",
     "read from a pipe": "-",
     "device name": "CON",
     "trailing dot": "a.",
@@ -97,6 +104,7 @@ NAMES = {
     "wide space": "日本\u3000語.txt",
     "UTF-8 without the mark": "größe.txt",
     "code page 437": "größe.txt",
+    "code page 437, streamed": "größe.txt",
     "code page 437 in the local header": "größe.txt",
     "code page 437, backslashes": "menü/größe/a.txt",
     "Japanese code page": "予定表",
@@ -110,18 +118,25 @@ SKIPPED = {
     "direction of writing": (Member("a\u202etxt.exe"), "UNSAFE_NAME"),
     "line separator": (Member("a\u2028b"), "UNSAFE_NAME"),
     "no name": (Member(""), "EMPTY_NAME"),
+    "no name in the Unicode path": (Member(b"a.txt", extra=unicode_path("", b"a.txt")), "EMPTY_NAME"),
     "long component": (Member("n" * 256), "NAME_TOO_LONG"),
     "long component in bytes": (Member("ü" * 128), "NAME_TOO_LONG"),
     "long path": (Member("/".join(["n" * 200] * 11)), "NAME_TOO_LONG"),
+    "path of a byte too much": (Member("/".join(["n" * 255] * 7 + ["n" * 128] * 2)), "NAME_TOO_LONG"),
     "too deep": (Member("/".join(["d"] * 65)), "TOO_DEEP"),
     "not UTF-8": (Member(b"a\xff.txt", flags=UTF8_FLAG), "BAD_NAME_ENCODING"),
     "overlong UTF-8": (Member(b"\xc0\xae\xc0\xae/a", flags=UTF8_FLAG), "BAD_NAME_ENCODING"),
     "link": (Member("l", b"a.txt", mode=LINK), "SYMLINK"),
     "link upwards, not out": (Member("a/b/l", b"../c", mode=LINK), "SYMLINK"),
+    "link down and up, not out": (Member("l", b"a/./b/../../c", mode=LINK), "SYMLINK"),
+    "link as long as a path": (Member("l", b"a/" * 2048, mode=LINK), "SYMLINK"),
     "pipe": (Member("p", b"", mode=PIPE), "SPECIAL_FILE"),
     "device": (Member("d", b"", mode=stat.S_IFBLK | 0o644), "SPECIAL_FILE"),
+    "device with content": (Member("d", mode=stat.S_IFBLK | 0o644), "SPECIAL_FILE"),
     "resource fork": (Member("__MACOSX/._a.txt"), "JUNK"),
+    "resource fork without a stream": (Member("__MACOSX/._a.txt", b"", packed=b""), "JUNK"),
     "resource fork beside": (Member("docs/._a.txt"), "JUNK"),
+    "file in the folder of macOS": (Member("__MACOSX/docs/a.txt"), "JUNK"),
     "folder settings": (Member("docs/.DS_Store"), "JUNK"),
     "unknown method": (Member("a.txt", method=99), "UNSUPPORTED_METHOD"),
     "patch data": (Member("a.txt", flags=1 << 5), "UNSUPPORTED_METHOD"),
@@ -151,6 +166,7 @@ def test_member_that_cannot_be_written_is_skipped(unpack, member, reason_code):
     (skipped,) = extraction.skipped
     assert (reason_code, 0) == (skipped.reason_code, skipped.position)
     assert skipped.reason_code in SKIPS
+    assert skipped.path
     assert skipped.path.isprintable()
     assert {"good.txt": b"content"} == tree(target)
 
@@ -186,40 +202,39 @@ def test_every_form_of_descriptor_is_taken(unpack, descriptor):
     assert ["a.txt", "b.txt"] == [file.path for file in extraction.files]
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        archive([]),
-        archive([], comment=b"nothing here"),
-        archive([Member("a/", b"", STORED, mode=FOLDER), Member("a/b/", b"", STORED, mode=0)]),
-        archive([Member("a/b/", b"", STORED, mode=FOLDER), Member("a/b/", b"", STORED, mode=FOLDER)]),
+FOLDERS = {
+    "empty": (archive([]), set()),
+    "empty, Zip64": (archive([], zip64_end=True), set()),
+    "comment alone": (archive([], comment=b"nothing here"), set()),
+    "folders": (archive([Member("a/", b"", STORED, mode=FOLDER), Member("a/b/", b"", STORED, mode=0)]), {"a", "a/b"}),
+    "folder twice": (archive([Member("a/b/", b"", STORED, mode=FOLDER) for _ in range(2)]), {"a", "a/b"}),
+    "packed folder": (
         archive([Member("./", b"", STORED, mode=FOLDER), Member("./a/", b"", STORED, mode=FOLDER)]),
+        {"a"},
+    ),
+    "root folder": (
         archive([Member("/", b"", flags=DESCRIPTOR_FLAG, mode=FOLDER), Member("a/", b"", STORED, mode=FOLDER)]),
-        archive([Member("表/".encode("cp932"), b"", STORED, host=0, mode=0)]),
-        archive([Member("a/b", b"", STORED, mode=FOLDER)]),
-        archive([Member("a/b", b"", STORED, host=0, mode=0, attributes=0x10)]),
-    ],
-    ids=[
-        "empty",
-        "comment alone",
-        "folders",
-        "folder twice",
-        "packed folder",
-        "root folder",
-        "Japanese folder",
-        "by its mode",
-        "by its attribute",
-    ],
-)
-def test_archive_without_files_is_taken(unpack, data):
+        {"a"},
+    ),
+    "Japanese folder": (archive([Member("表/".encode("cp932"), b"", STORED, host=0, mode=0)]), {"表"}),
+    "by its mode": (archive([Member("a/b", b"", STORED, mode=FOLDER)]), {"a", "a/b"}),
+    "by its attribute": (archive([Member("a/b", b"", STORED, host=0, mode=0, attributes=0x10)]), {"a", "a/b"}),
+    "by its attribute, from Unix": (archive([Member("a", b"", STORED, mode=0, attributes=0x10)]), {"a"}),
+    "by its backslash": (archive([Member("a\\", b"", STORED, host=0, mode=0)]), {"a"}),
+    "of macOS": (archive([Member("__MACOSX/", b"", STORED, mode=FOLDER)]), set()),
+}
+
+
+@pytest.mark.parametrize(("data", "folders"), FOLDERS.values(), ids=FOLDERS)
+def test_archive_without_files_is_taken(unpack, data, folders):
     """
-    An archive without files has no members; its folders are made.
+    An archive without files has no members; its folders are made, but for those that macOS keeps its books in.
     """
     extraction, target = unpack(data)
 
     assert 0 == extraction.members
     assert extraction.directories == data.count(b"PK\x01\x02")
-    assert all(content is None for content in tree(target).values())
+    assert dict.fromkeys(folders) == tree(target)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +246,7 @@ def test_archive_without_files_is_taken(unpack, data):
         archive(["a.txt", "b.txt"], comment=b"PK\x01\x02 is no end"),
         archive([Member("a.txt", before=b"PK00"), "b.txt"]),
         archive(["a.txt", "b.txt"], zip64_end=True),
-        archive([Member("a.txt", b"PK\x06\x07" + bytes(16), STORED), "b.txt"]),
+        archive(["a.txt", Member("b.txt", b"PK\x06\x07" + bytes(16), STORED)]),
     ],
     ids=["padding", "signing block", "zeros behind", "comment", "split marker", "Zip64 end", "chance locator"],
 )

@@ -22,7 +22,7 @@ from zips import (
     unicode_path,
 )
 
-from inbox.archives import REFUSALS
+from inbox.archives import REFUSALS, Limits
 from inbox.core.errors import ArchiveRefusedError
 
 A, B, RAW = "a.txt", "b.txt", b"gr__e.txt"
@@ -64,6 +64,14 @@ def with_locator(*, disk: int = 0, disks: int = 1, astray: int = 0) -> bytes:
     return members + index + wide_record(2, len(index), len(members)) + locator + WIDE_END
 
 
+def count_that_started_again() -> bytes:
+    """The Zip64 record announces one member, and the directory lists 65,536 more."""
+    members, index = parts(archive([A]))
+    whole = index * 65_537
+    locator = LOCATOR.pack(b"PK\x06\x07", 0, len(members) + len(whole), 1)
+    return members + whole + wide_record(1, len(whole), len(members)) + locator + WIDE_END
+
+
 def wide_record_in_a_comment(*, counted: int) -> bytes:
     """The narrow end record is true; the last entry's comment ends like a Zip64 record that lists one member less."""
     members, index = parts(archive([A, B]))
@@ -102,7 +110,9 @@ def hiding(name: str, content: bytes = b"c", method: int = DEFLATED, **fields) -
 
 DIFFERENT = {
     "two Zip64 records": (two_wide_records(), "BAD_ZIP64"),
+    "wide count that started again": (count_that_started_again(), "INDEX_LIES"),
     "locator leads elsewhere": (with_locator(astray=9), "BAD_ZIP64"),
+    "locator leads behind the end": (with_locator(astray=-(1 << 40)), "BAD_ZIP64"),
     "locator for another disk": (with_locator(disk=1), "MULTI_DISK"),
     "locator for two disks": (with_locator(disks=2), "MULTI_DISK"),
     "Zip64 record in a comment": (wide_record_in_a_comment(counted=44), "BAD_ZIP64"),
@@ -153,9 +163,11 @@ DIFFERENT = {
     "member behind a folder's stream": (hiding("a/", b""), "DIRECTORY_WITH_DATA"),
     "member behind junk": (hiding("__MACOSX/a"), "BAD_DATA"),
     "member behind junk by another method": (hiding("__MACOSX/a", method=BZIP2), "BAD_DATA"),
+    "member behind empty junk": (hiding("__MACOSX/a", b""), "BAD_DATA"),
     "member behind a socket": (hiding("a", mode=stat.S_IFSOCK), "BAD_DATA"),
     "member behind an unsafe name": (hiding("a\x01"), "BAD_DATA"),
     "descriptor inside a stored stream": (stored_stream(b"shown"), "DESCRIPTOR_DIFFERS"),
+    "descriptor up to a megabyte": (stored_stream(b"n" * (MIB - 12)), "DESCRIPTOR_DIFFERS"),
     "descriptor across a megabyte": (stored_stream(b"n" * (MIB - 5)), "DESCRIPTOR_DIFFERS"),
     "descriptor behind a megabyte": (stored_stream(b"n" * (MIB + 1)), "DESCRIPTOR_DIFFERS"),
     "nothing but descriptors": (
@@ -197,6 +209,16 @@ def test_size_that_no_file_has_is_refused(unpack, fields, size):
         unpack(archive([Member(**{"name": A, "zip64": True, "size": size, **fields}), B]))
 
     assert "BAD_ZIP64" == refused.value.reason_code
+
+
+def test_largest_size_that_a_file_may_have_is_too_large(unpack):
+    """
+    One byte less is a number like any other, and past the limits.
+    """
+    with pytest.raises(ArchiveRefusedError) as refused:
+        unpack(archive([Member(A, zip64=True, size=(1 << 63) - 1)]))
+
+    assert "MEMBER_TOO_LARGE" == refused.value.reason_code
 
 
 @pytest.mark.parametrize("field", [{"offset": 1 << 63}, {"packed_size": (1 << 64) - 1}], ids=["offset", "packed"])
@@ -242,6 +264,9 @@ HARMLESS = {
     "same Unicode path beside a rewritten name": archive(
         [Member("größe.txt", **BEFORE, local_extra=unicode_path("größe.txt", OLD))]
     ),
+    "what would be a Unicode path in a field of another kind": archive(
+        [Member(RAW, extra=FITS, local_extra=FITS + extra_field(0x7076, unicode_path("other.txt", RAW)[4:]))]
+    ),
     "malformed extra field in the local header": archive(
         [Member("größe.txt", local_extra=extra_field(9, b"") + struct.pack("<2H", 9, 99))]
     ),
@@ -266,8 +291,9 @@ def test_fields_that_agree_are_taken(unpack, data):
         Member("a/", b"", flags=DESCRIPTOR_FLAG),
         Member("a/", b"", STORED, mode=REGULAR),
         Member("a/", b"", XZ),
+        Member("a/", b"", method=99, packed=b""),
     ],
-    ids=["deflated", "stored block", "streamed", "with a file's mode", "XZ"],
+    ids=["deflated", "stored block", "streamed", "with a file's mode", "XZ", "unknown method"],
 )
 def test_folder_with_an_empty_stream_is_a_folder(unpack, folder):
     """
@@ -279,11 +305,19 @@ def test_folder_with_an_empty_stream_is_a_folder(unpack, folder):
     assert (target / "a" / "b.txt").is_file()
 
 
-def test_skipped_content_counts_against_the_limits(unpack):
+@pytest.mark.parametrize(
+    ("members", "reason_code"),
+    [
+        ([Member("__MACOSX/a", size=3 << 30), B], "MEMBER_TOO_LARGE"),
+        ([Member(f"__MACOSX/{n}", bytes(4_000)) for n in range(3)], "ARCHIVE_TOO_LARGE"),
+    ],
+    ids=["one", "together"],
+)
+def test_skipped_content_counts_against_the_limits(unpack, members, reason_code):
     """
     Members that are only looked into may cost no more time than written ones.
     """
     with pytest.raises(ArchiveRefusedError) as refused:
-        unpack(archive([Member("__MACOSX/a", size=3 << 30), B]))
+        unpack(archive(members), Limits(max_archive_bytes=10_000))
 
-    assert "MEMBER_TOO_LARGE" == refused.value.reason_code
+    assert reason_code == refused.value.reason_code

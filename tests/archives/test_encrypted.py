@@ -37,7 +37,7 @@ from zips import (
 
 from inbox.archives import Passwords, Terms, plan_extraction
 from inbox.archives.decoding import decode_whole
-from inbox.archives.encryption import Seal, aes_seal, traditional_seal
+from inbox.archives.encryption import Seal, WrongPasswordError, aes_seal, check_password, traditional_seal
 from inbox.core.errors import ArchiveRefusedError
 
 KNOWN = Passwords(("wrong", PASSWORD, "other"))
@@ -97,6 +97,7 @@ REFUSED = {
     "encrypted, not so in the local header": (locked("a", TEXT, local_flags=0), "HEADERS_DIFFER"),
     "too short for the traditional encryption": (locked("a", TEXT, packed=bytes(11)), "BAD_DATA"),
     "too short for AES": (locked_by_aes("a", TEXT, packed=bytes(27)), "BAD_DATA"),
+    "nothing where something should be": (locked("a", TEXT, STORED, packed=b""), "BAD_DATA"),
     "strong encryption": (locked("a", TEXT, flags=1 << 6), "ENCRYPTED"),
     "masked headers": (locked("a", TEXT, flags=1 << 13), "ENCRYPTED"),
     "a link that leads out": (locked_by_aes("a", b"../../etc/passwd", mode=LINK), "SYMLINK_ESCAPES"),
@@ -203,11 +204,12 @@ def test_one_archive_has_one_password(unpack, make):
     assert ("ENCRYPTED", "ENCRYPTED") == (code_of(unpack, few), code_of(unpack, many))
 
 
-def test_password_that_fits_by_chance_is_passed_over(unpack):
+@pytest.mark.parametrize("method", [STORED, DEFLATED])
+def test_password_that_fits_by_chance_is_passed_over(unpack, method):
     """
     One in 256 wrong passwords passes the check of the traditional encryption; the content tells it from the right one.
     """
-    member = locked("a.txt", TEXT, STORED)
+    member = locked("a.txt", TEXT, method)
     chance = next(word for word in map(str, count()) if passes(member, word))
 
     _, target = unpack(archive([member]), passwords=Passwords((chance, PASSWORD)))
@@ -218,8 +220,8 @@ def test_password_that_fits_by_chance_is_passed_over(unpack):
 
 def passes(member: Member, word: str) -> bool:
     try:
-        decode_whole(member.packed, len(TEXT), STORED, "a.txt", traditional_seal(member.crc >> 24, word.encode()))
-    except ArchiveRefusedError:
+        check_password(traditional_seal(member.crc >> 24, word.encode()), member.packed[:12])
+    except WrongPasswordError:
         return False
     return True
 

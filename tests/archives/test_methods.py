@@ -169,6 +169,20 @@ def test_distances_of_deflate64_reach_far_back(unpack):
     assert {"a.txt": content} == tree(target)
 
 
+@pytest.mark.parametrize(("dictionary_bytes", "taken"), [(128 << 20, True), ((128 << 20) + 1, False)])
+def test_dictionary_of_lzma_is_bounded(dictionary_bytes, taken):
+    """
+    A dictionary of 128 MiB is read, and a larger one refused before there is room for it.
+    """
+    packed = bytearray(pack(TEXT, LZMA))
+    packed[5:9] = dictionary_bytes.to_bytes(4, "little")
+
+    if taken:
+        assert TEXT == decode_whole(bytes(packed), len(TEXT), LZMA, "a.txt")
+    else:
+        assert "BAD_DATA" == refusal(bytes(packed), LZMA)
+
+
 def test_window_of_zstandard_is_bounded():
     """
     A frame may ask for a window of 128 MiB, as an LZMA member may for its dictionary, and not for more.

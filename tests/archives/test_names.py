@@ -160,6 +160,15 @@ def test_names_that_differ_by_case_alone_are_marked(plan):
     assert {("SAME_FOLDED",)} == {origin.remarks for origin in made.names.values()}
 
 
+def test_names_that_differ_by_case_alone_keep_their_other_remarks(plan):
+    """
+    What else there is to say of a name stays with it.
+    """
+    made = plan(["CON", "con"])
+
+    assert {("WINDOWS_NAME", "SAME_FOLDED")} == {origin.remarks for origin in made.names.values()}
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     raws=st.lists(

@@ -1,12 +1,15 @@
 """Writing: nothing outside the target, nothing over anything else, exact accounts, and an end in every trouble."""
 
+import ctypes
+import errno
 import hashlib
 import os
 import stat
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from zips import STORED, Member, archive, opened, tree
@@ -81,48 +84,6 @@ def test_nothing_is_overwritten(tmp_path):
 
     assert "NAME_COLLISION" == refused.value.reason_code
     assert b"mine" == (target / "a.txt").read_bytes()
-
-
-def test_swapped_folder_redirects_nothing(tmp_path):
-    """
-    A folder that is replaced by a link while members are written leads no write outside.
-    """
-    target, outside = tmp_path / "target", tmp_path / "outside"
-    target.mkdir()
-    outside.mkdir()
-    asked = 0
-
-    def swap() -> bool:
-        nonlocal asked
-        asked += 1
-        if asked == 2:
-            for n in range(7):
-                (target / f"folder-{n}").rename(tmp_path / f"moved-{n}")
-                (target / f"folder-{n}").symlink_to(outside)
-        return False
-
-    with opened(tmp_path, MANY) as fd:
-        plan = plan_extraction(fd, Terms())
-        with suppress(OSError):
-            extract_members(fd, plan, target, Limits(), watchman=Watchman(Limits(), swap))
-
-    assert 2 <= asked
-    assert [] == list(outside.iterdir())
-
-
-def test_link_in_place_of_a_folder_is_not_entered(tmp_path):
-    """
-    A link that stands where a folder has to be made is not followed.
-    """
-    target, outside = tmp_path / "target", tmp_path / "outside"
-    target.mkdir()
-    outside.mkdir()
-    (target / "docs").symlink_to(outside)
-
-    with pytest.raises(ArchiveRefusedError), opened(tmp_path, archive(["docs/a.txt"])) as fd:
-        extract_members(fd, plan_extraction(fd, Terms()), target, Limits())
-
-    assert [] == list(outside.iterdir())
 
 
 def test_shrinking_source_is_not_settled(tmp_path):
@@ -239,7 +200,7 @@ def test_writer_is_told_of_every_byte_beforehand(tmp_path):
     assert extraction.written_bytes == sum(told) == (3 << 20) + 5
 
 
-@pytest.mark.parametrize("count", [3, 40])
+@pytest.mark.parametrize("count", [3, 16, 17, 40])
 def test_everything_is_durable_at_the_end(unpack, monkeypatch, count):
     """
     Few files are synced one by one and many by one call, and folders with them, before the account is given.
@@ -270,17 +231,30 @@ def test_file_system_is_really_synced(tmp_path):
     os.close(handle)
 
 
-def test_more_folders_than_handles_are_written(unpack):
+@pytest.mark.parametrize(("code", "synced"), [(errno.ENOSYS, 1), (errno.EOPNOTSUPP, 1), (errno.EIO, 0)])
+def test_file_system_without_the_call_is_synced_with_all_others(monkeypatch, code, synced):
     """
-    However many folders take turns, few handles are kept open, and each member ends in its own.
+    Where there is no such call everything is synced; any other trouble comes through, since nothing is durable then.
     """
-    members = [Member(f"a/b-{n % 90}/c/{n}", b"%d" % n) for n in range(300)]
+    calls = []
+    monkeypatch.setattr(writing_module, "_libc", SimpleNamespace(syncfs=lambda _: ctypes.set_errno(code) or -1))
+    monkeypatch.setattr(os, "sync", lambda: calls.append("sync"))
 
-    _, target = unpack(archive(members))
+    with nullcontext() if synced else pytest.raises(OSError, match=os.strerror(code)):
+        writing_module._sync_filesystem(0)
 
-    assert {f"a/b-{n % 90}/c/{n}": b"%d" % n for n in range(300)} == {
-        path: content for path, content in tree(target).items() if content is not None
-    }
+    assert synced == len(calls)
+
+
+def test_kind_of_a_large_member_is_told_by_its_content(unpack):
+    """
+    What a member is shows in its first bytes, whether it was in memory whole or written in pieces.
+    """
+    content = b"%PDF-1.7\n" + bytes(2 << 20)
+
+    extraction, _ = unpack(archive([Member("small", content[:99]), Member("large", content)]))
+
+    assert ["pdf", "pdf"] == [file.file_type for file in extraction.files]
 
 
 def test_zlib_takes_over_where_isal_is_missing():
