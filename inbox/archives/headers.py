@@ -95,9 +95,10 @@ def _check_header(source: Source, entry: Entry) -> tuple[int, bool]:
     fields: tuple[int, ...] = LOCAL.unpack_from(header)
     _, _, flags, method, _, _, crc, packed_bytes, size_bytes, name_bytes, extra_bytes = fields
     local_name = entry.raw_name
+    extra_at = entry.at + LOCAL.size + name_bytes
     if header[LOCAL.size :] != local_name or name_bytes != len(local_name):
         local_name = source.peek(entry.at + LOCAL.size, name_bytes)
-        _check_rewritten(local_name, flags, entry)
+        _check_rewritten(local_name, flags, source.peek(extra_at, extra_bytes), entry)
         flags |= IS_UTF8
     if method != entry.told_method:
         raise refuse("HEADERS_DIFFER", "another method", entry.shown, damaged=True)
@@ -106,7 +107,6 @@ def _check_header(source: Source, entry: Entry) -> tuple[int, bool]:
         raise refuse("HEADERS_DIFFER", "other flags", entry.shown, damaged=True)
     if entry.method == STORED and entry.data_bytes != entry.size_bytes:
         raise refuse("SIZE_LIES", "stored, and of two sizes", entry.shown)
-    extra_at = entry.at + LOCAL.size + name_bytes
     if entry.seal is not None and entry.seal.is_aes:
         _check_aes(source.peek(extra_at, extra_bytes), entry)
     if SENTINEL_32 in {packed_bytes, size_bytes}:
@@ -122,24 +122,29 @@ def _check_header(source: Source, entry: Entry) -> tuple[int, bool]:
 
 def _check_unicode_path(extra: bytes, local_name: bytes, entry: Entry) -> None:
     """Refuse a name for readers that walk the archive which is not the one in the directory."""
+    if any(name != entry.name for name in _unicode_paths(extra, local_name)):
+        raise refuse("HEADERS_DIFFER", "another name in a Unicode path field", entry.shown, damaged=True)
+
+
+def _unicode_paths(extra: bytes, local_name: bytes) -> list[bytes]:
+    """Return the names in the Unicode path fields that are made for this local name."""
     names = []
     with suppress(MalformedFieldError):  # what stands behind the fault is read by nobody
         for kind, content in extra_fields(extra):
             if kind == UNICODE_PATH_FIELD:
                 names.append(unicode_name(content, local_name))
-    if any(name is not None and name != entry.name for name in names):
-        raise refuse("HEADERS_DIFFER", "another name in a Unicode path field", entry.shown, damaged=True)
+    return [name for name in names if name is not None]
 
 
-def _check_rewritten(local_name: bytes, flags: int, entry: Entry) -> None:
+def _check_rewritten(local_name: bytes, flags: int, extra: bytes, entry: Entry) -> None:
     """
-    Refuse another name in the local header, unless the directory has just that one in UTF-8 instead of code page 437.
+    Refuse another name in the local header, unless the directory has just that one in UTF-8.
 
-    Python's zipfile rewrites it so when it adds to another program's archive. The two agree in all of ASCII, and so in
-    every separator.
+    Python's zipfile rewrites it so when it adds to another program's archive: from code page 437, which agrees with
+    UTF-8 in all of ASCII, and so in every separator; since Python 3.12 from the Unicode path field where there is one.
     """
-    is_same = entry.flags & IS_UTF8 and local_name.decode("cp437").encode() == entry.raw_name
-    if flags & IS_UTF8 or not is_same:
+    told = {local_name.decode("cp437").encode(), *_unicode_paths(extra, local_name)}
+    if flags & IS_UTF8 or not entry.flags & IS_UTF8 or entry.raw_name not in told:
         raise refuse("HEADERS_DIFFER", "another name", entry.shown, damaged=True)
 
 

@@ -264,6 +264,9 @@ HARMLESS = {
     "same Unicode path beside a rewritten name": archive(
         [Member("größe.txt", **BEFORE, local_extra=unicode_path("größe.txt", OLD))]
     ),
+    "name that was rewritten from its Unicode path": archive(
+        [Member("größe.txt", local_name=RAW, local_flags=0, extra=FITS)]
+    ),
     "what would be a Unicode path in a field of another kind": archive(
         [Member(RAW, extra=FITS, local_extra=FITS + extra_field(0x7076, unicode_path("other.txt", RAW)[4:]))]
     ),
