@@ -7,6 +7,7 @@ import pytest
 
 from inbox.core.errors import DatabaseUnavailableError, StorageError
 from inbox.events import BatchClosed, BatchRefused, BatchReported, WatchingByScan
+from inbox.pipeline.extracting import NoRoomError
 from inbox.service import daemon as module
 from inbox.service.daemon import Daemon, Rhythm, Tally
 from inbox.utils.clock import SystemClock
@@ -222,6 +223,28 @@ def test_readiness_tells_how_drops_are_found(make):
         "scan_interval_seconds": 5,
         "unannounced_drops": 0,
     } == told.as_json()["watching"]
+
+
+def test_trouble_of_one_drop_is_noted_and_is_no_lack_of_readiness(make):
+    """
+    While one archive waits for room the others are taken, so the service is ready, and tells of the one.
+    """
+    told = threading.Semaphore(0)
+
+    def one_round():
+        told.release()
+        raise NoRoomError(1, "so much")
+
+    daemon = make()
+    daemon.intake.round = one_round
+    with daemon.running():
+        assert told.acquire(timeout=30)
+        assert told.acquire(timeout=30)
+        ready = daemon.ready()
+
+    assert ready.is_well
+    assert {"intake": "not enough room on the volume for so much (free some space; the drop waits)"} == ready.notes
+    assert ready.notes == ready.as_json()["notes"]
 
 
 def test_scan_comes_after_the_look_at_the_watch(make):

@@ -120,6 +120,21 @@ def test_note_in_other_hands_is_left_to_them(house):
     assert [] == house.heard(DropQuarantined)
 
 
+def test_note_that_somebody_may_be_writing_is_not_moved(house, monkeypatch):
+    """
+    Where the kernel does not tell whether anybody writes it, what is no archive yet is moved away only when it is old.
+    """
+    monkeypatch.setattr(intake, "is_being_written", lambda _fd: None)
+    house.intake.quarantines_not_archives = True
+    house.drop("note.txt", data=b"a note")
+    house.take()
+    young = house.uploads()
+    house.clock.go_on(10)
+    house.intake.round()
+
+    assert (["note.txt"], []) == (young, house.uploads())
+
+
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_note_that_changes_in_the_moment_of_its_move_settles_again(house, monkeypatch, when):
     """

@@ -92,6 +92,7 @@ def test_trouble_of_one_drop_does_not_hold_up_the_others(monkeypatch):
     assert StorageError.is_for_all
     leg.stop()
     assert leg.join(30)
+    assert not leg.is_held_up
     assert [TroubleBegan] == [type(event) for event in events]
 
 

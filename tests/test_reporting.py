@@ -57,6 +57,21 @@ def test_what_is_no_archive_may_go_to_quarantine(house):
     assert 2 == len(house.heard(DropQuarantined))
 
 
+def test_receipt_of_what_was_moved_away_stays(house):
+    """
+    An archive under the name of something that was moved to quarantine before leaves that one's receipt alone.
+    """
+    house.intake.quarantines_not_archives = True
+    house.drop(data=b"a note")
+    house.take()
+    house.intake.round()
+    go_through(house)
+
+    assert ["completed", "quarantined"] == sorted(
+        json.loads(path.read_text())["state"] for path in house.volume.receipts.iterdir()
+    )
+
+
 def test_receipt_tells_what_a_name_was_made_of(house):
     """
     Where a path is not what stands in the archive, the entry has the raw bytes and how they were read.

@@ -75,7 +75,7 @@ def _rows(explanation: Explanation) -> Iterator[Row]:
 def _settling(facts: Facts) -> Iterator[Row]:
     if facts.quiet is not None:
         quiet = facts.quiet
-        text = f"{max(quiet.age_seconds, 0.0):,.1f} s of {quiet.wanted_seconds:g} s, {quiet.left_seconds:.1f} s left"
+        text = f"for {max(quiet.age_seconds, 0.0):,.1f} s, {quiet.wanted_seconds:g} s are wanted"
         yield "quiet", text if quiet.is_certain else f"{text} (the service counts from its own first look)"
     if facts.whole is not None:
         whole = facts.whole
@@ -111,6 +111,7 @@ def _archive(facts: Facts) -> Iterator[Row]:
         yield "files", f"{contents.files:,} in {contents.folders:,} folders"
         yield "unpacked", f"{contents.declared_bytes:,} bytes ({limits.max_archive_bytes:,} allowed)"
         yield "ratio", f"{contents.ratio:g} to one ({limits.max_compression_ratio:g} allowed beyond 256 MiB)"
+        yield "time", f"{limits.max_extraction_seconds:g} s allowed for unpacking"
         yield "skipped", f"{contents.skipped:,}"
         for member in contents.skipped_members:
             yield member.reason_code, member.path

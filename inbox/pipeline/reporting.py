@@ -26,6 +26,7 @@ from inbox.utils.filesystem import open_atomically, safe_write_file
 from inbox.utils.volume import Volume, find_by_stored_name, storable
 
 RECEIPT_SCHEMA_VERSION: Final = 1
+_INCOMPLETE: Final = "incomplete"
 _ENDED_IN_QUARANTINE: Final = frozenset({BatchState.QUARANTINED, BatchState.FAILED})
 
 
@@ -76,7 +77,7 @@ class Reporter:
 
     def report_incomplete(self, drop: Drop, completeness: Completeness) -> Reported:
         """Tell the dropper why a drop that never became a batch is not taken; it stays where it is."""
-        receipt = self._write_batchless_receipt(drop, "incomplete", completeness)
+        receipt = self._write_batchless_receipt(drop, _INCOMPLETE, completeness)
         return Reported(self._volume.relative(receipt), self._volume.relative(drop.path))
 
     def quarantine(self, drop: Drop, completeness: Completeness, content_id: str) -> Reported:
@@ -105,9 +106,15 @@ class Reporter:
         return path
 
     def withdraw_incomplete(self, drop: Drop) -> None:
-        """Remove the receipt of a drop that was not whole, now that it is: the batch's receipt takes its place."""
-        with suppress(OSError):
-            (self._volume.receipts / fitting(storable(drop.name), ".json")).unlink(missing_ok=True)
+        """
+        Remove the receipt of a drop that was not whole, now that it is: the batch's receipt takes its place.
+
+        That of an earlier one of this name which was moved away stays, since nothing else tells of it.
+        """
+        path = self._volume.receipts / fitting(storable(drop.name), ".json")
+        with suppress(OSError, ValueError):
+            if json.loads(path.read_bytes())["state"] == _INCOMPLETE:
+                path.unlink(missing_ok=True)
 
     def _write_receipt(
         self, drop_name: str, batch: BatchRecord, state: str, reason_code: str | None, reason: str | None

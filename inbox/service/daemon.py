@@ -148,14 +148,15 @@ class Daemon:
 
     def ready(self) -> Health:
         """Say whether drops can be taken and worked on now."""
-        checks = {leg.name: leg.trouble for leg in self._legs}
+        checks = {leg.name: leg.trouble if leg.is_held_up else None for leg in self._legs}
         database, volume = self._database.put(), self._folders.put()
         checks["database"] = ailment(database, PATIENCE_SECONDS)
         checks["volume"] = ailment(volume, PATIENCE_SECONDS)
         checks["workers"] = None if self.supervisor.is_healthy() else "not every worker is ready"
         if any(leg.is_stopping for leg in self._legs):
             checks["service"] = "stopping"
-        return Health(checks, self._lookout.as_json())
+        notes = {leg.name: leg.trouble for leg in self._legs if leg.trouble is not None and not leg.is_held_up}
+        return Health(checks, self._lookout.as_json(), notes)
 
     def _take_in(self) -> None:
         self._at_rest = False

@@ -1,7 +1,7 @@
 """Whether the service lives, and whether it can do its work now."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -10,11 +10,13 @@ class Health:
     """
     The answers of the probes: `checks` maps each part to None when it is well, else to what ails it.
 
-    `watching` tells how drops are found. That may be slower than usual, and nothing is the matter.
+    `watching` tells how drops are found: that may be slower than usual, and nothing is the matter. `notes` tell of
+    trouble that concerns one drop alone, and holds up no other.
     """
 
     checks: Mapping[str, str | None]
     watching: Mapping[str, object] | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_well(self) -> bool:
@@ -25,6 +27,8 @@ class Health:
             "status": "ok" if self.is_well else "unavailable",
             "checks": {name: ailment or "ok" for name, ailment in self.checks.items()},
         }
+        if self.notes:
+            told["notes"] = dict(self.notes)
         return told if self.watching is None else told | {"watching": dict(self.watching)}
 
 

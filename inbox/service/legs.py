@@ -36,6 +36,8 @@ class Leg:
         self.name = name
         self.bell = Bell()
         self.trouble: str | None = None
+        self.is_held_up = False
+        """Whether the trouble is that of all drops, and not of one alone."""
         self._round = round_
         self._interval = interval
         self._clock = clock
@@ -73,7 +75,8 @@ class Leg:
                 if not failures:
                     since = self._clock.monotonic()
                 self._complain(error)
-                if isinstance(error, StorageError) and not error.is_for_all:
+                self.is_held_up = not (isinstance(error, StorageError) and not error.is_for_all)
+                if not self.is_held_up:
                     self._rest()
                 else:
                     self._stopping.wait(calculate_backoff(failures, _BASE_SECONDS, _LONGEST_SECONDS))
@@ -81,7 +84,7 @@ class Leg:
                 continue
             if failures:
                 self._emit(TroubleOver(self.name, round(self._clock.monotonic() - since, 1)))
-                failures, self.trouble = 0, None
+                failures, self.trouble, self.is_held_up = 0, None, False
             self._rest()
 
     def _rest(self) -> None:

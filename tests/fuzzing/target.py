@@ -24,10 +24,20 @@ from inbox.domain import Extraction
 
 LIMITS: Final = Limits(max_archive_bytes=200_000, max_member_bytes=100_000, max_members=50)
 TERMS: Final = Terms(LIMITS, Passwords(("open", PASSWORD)))
+LENIENT: Final = Terms(LIMITS, TERMS.passwords, accept_outside=True)
 
 
 def judge_and_unpack(data: bytes, base: Path) -> str:
-    """Take the bytes as a drop, in the empty folder `base`; returns the reason code, or "taken"."""
+    """
+    Take the bytes as a drop, in the empty folder `base`; returns the reason code, or "taken".
+
+    What is refused for bytes before or behind it is judged once more where those are let be.
+    """
+    verdict = _judge(data, base, TERMS)
+    return _judge(data, base, LENIENT) if verdict in {"PREPENDED_DATA", "TRAILING_DATA"} else verdict
+
+
+def _judge(data: bytes, base: Path, terms: Terms) -> str:
     drop, target = base / "drop.zip", base / "target"
     drop.write_bytes(data)
     drop.chmod(0o400)
@@ -35,7 +45,7 @@ def judge_and_unpack(data: bytes, base: Path) -> str:
     fd = os.open(drop, os.O_RDONLY)
     try:
         check_complete(fd)
-        plan = plan_extraction(fd, TERMS)
+        plan = plan_extraction(fd, terms)
         extraction = extract_members(fd, plan, target, LIMITS)
     except ArchiveRefusedError as error:
         verdict = error.reason_code

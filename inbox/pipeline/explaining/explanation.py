@@ -131,6 +131,7 @@ class Limited:
     max_member_bytes: int
     max_members: int
     max_compression_ratio: float
+    max_extraction_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

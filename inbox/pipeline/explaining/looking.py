@@ -233,7 +233,11 @@ class Looker:
     def _limited(self) -> Limited:
         limits = self._service.terms.limits
         return Limited(
-            limits.max_archive_bytes, limits.max_member_bytes, limits.max_members, limits.max_compression_ratio
+            limits.max_archive_bytes,
+            limits.max_member_bytes,
+            limits.max_members,
+            limits.max_compression_ratio,
+            limits.max_seconds,
         )
 
 

@@ -25,7 +25,7 @@ from inbox.pipeline.runner.unpacking import Done, GivenBack, PutBack, Unpacker, 
 from inbox.pipeline.settling import Settled, Settler
 from inbox.pipeline.watching import scan
 from inbox.utils.clock import Clock
-from inbox.utils.drops import NOT_A_FILE, Kind, opened, require_unchanged, why_no_drop
+from inbox.utils.drops import NOT_A_FILE, Kind, is_being_written, opened, require_unchanged, why_no_drop
 from inbox.utils.volume import Volume, storable
 
 _logger = logging.getLogger("inbox")
@@ -203,6 +203,8 @@ class Intake:
                 return
             with self._letting_be(drop):
                 with opened(drop) as fd:
+                    if self._may_be_written(drop, fd):
+                        return
                     content_id = identify(fd, should_stop=self.should_stop)
                     require_unchanged(fd, drop)
                 moved = self.reporter.quarantine(drop, completeness, content_id)
@@ -211,6 +213,14 @@ class Intake:
                         storable(drop.name), completeness.reason_code, completeness.reason, moved.archive
                     )
                 )
+
+    def _may_be_written(self, drop: Drop, fd: int) -> bool:
+        """Where the kernel does not tell who has a drop open, it may be young and still become an archive."""
+        left = self.timing.damaged_grace.total_seconds() - self.settler.age_of(drop)
+        if left <= 0 or is_being_written(fd) is False:
+            return False
+        self.settler.hold(drop, left)
+        return True
 
     def _take(self, drop: Drop) -> None:
         for memory in (self.waiting, self._without_room):
