@@ -18,15 +18,7 @@ def check_members(fd: int, plan: Plan, limits: Limits) -> int:
     total = 0
     for file in plan.files:
         crc = 0
-        for piece in decoded(
-            source,
-            file.data_at,
-            packed_bytes=file.packed_bytes,
-            size_bytes=file.size_bytes,
-            method=file.method,
-            name=file.path,
-            seal=file.seal,
-        ):
+        for piece in decoded(source, file, file.data_at, file.path):
             crc = crc32(piece, crc)
             total += len(piece)
             limits.check_total(total, plan.archive_bytes)

@@ -126,31 +126,36 @@ _ERRORS: Final[tuple[type[Exception], ...]] = (
 )
 
 
-def decoded(
-    source: Source,
-    data_at: int,
-    *,
-    packed_bytes: int,
-    size_bytes: int,
-    method: int,
-    name: str,
-    seal: Seal | None = None,
-) -> Iterator[bytes]:
+class Coded(Protocol):
+    """A member as far as its decoding goes; sizes in bytes."""
+
+    @property
+    def packed_bytes(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def method(self) -> int: ...
+    @property
+    def seal(self) -> Seal | None: ...
+
+
+def decoded(source: Source, member: Coded, data_at: int, name: str) -> Iterator[bytes]:
     """
     Yield the member's content in pieces of at most a megabyte, `size_bytes` in all.
 
     Raises ArchiveRefusedError: BAD_DATA for a damaged stream or bytes behind its end, SIZE_LIES for another size,
     ENCRYPTED when the seal's password does not open it.
     """
-    end = data_at + packed_bytes
-    pieces = source.pieces(data_at, end) if method == STORED else _packed_pieces(source, data_at, end)
-    if seal is not None:
-        pieces = unsealed(pieces, packed_bytes, seal, name)
-        packed_bytes -= seal.overhead_bytes
-    if method == STORED or not (packed_bytes or size_bytes):  # some writers store nothing at all for an empty file
+    packed_bytes, end = member.packed_bytes, data_at + member.packed_bytes
+    is_stored = member.method == STORED
+    pieces = source.pieces(data_at, end) if is_stored else _packed_pieces(source, data_at, end)
+    if member.seal is not None:
+        pieces = unsealed(pieces, packed_bytes, member.seal, name)
+        packed_bytes -= member.seal.overhead_bytes
+    if is_stored or not (packed_bytes or member.size_bytes):  # some writers store nothing at all for an empty file
         yield from pieces
         return
-    yield from _bounded(method, pieces, size_bytes, name)
+    yield from _bounded(member.method, pieces, member.size_bytes, name)
 
 
 def decode_whole(data: bytes, size_bytes: int, method: int, name: str, seal: Seal | None = None) -> bytes:

@@ -216,15 +216,7 @@ class _Judge:
         return b"".join(self._content_of(entry)).decode("utf-8", "surrogateescape")
 
     def _content_of(self, entry: Entry) -> Iterator[bytes]:
-        return decoded(
-            self.source,
-            self.data_at[entry.position],
-            packed_bytes=entry.packed_bytes,
-            size_bytes=entry.size_bytes,
-            method=entry.method,
-            name=entry.shown,
-            seal=entry.seal,
-        )
+        return decoded(self.source, entry, self.data_at[entry.position], entry.shown)
 
     @staticmethod
     def _reason_to_skip(entry: Entry, path: str) -> str:

@@ -65,15 +65,7 @@ def _fits(seal: Seal, head: bytes) -> bool:
 def _opens(source: Source, entry: Entry, data_at: int, seal: Seal) -> bool:
     read_bytes = crc = 0
     try:
-        for piece in decoded(
-            source,
-            data_at,
-            packed_bytes=entry.packed_bytes,
-            size_bytes=entry.size_bytes,
-            method=entry.method,
-            name=entry.shown,
-            seal=seal,
-        ):
+        for piece in decoded(source, replace(entry, seal=seal), data_at, entry.shown):
             crc = crc32(piece, crc)
             read_bytes += len(piece)
             if read_bytes >= _PROBE_BYTES:

@@ -105,15 +105,7 @@ class _Writer:
 
     def _write_large(self, file: PlannedFile, folders: Folders) -> MemberFile:
         """Write a member piece by piece; its kind is read back by the same handle, wherever its folder may be now."""
-        pieces = decoded(
-            self._source,
-            file.data_at,
-            packed_bytes=file.packed_bytes,
-            size_bytes=file.size_bytes,
-            method=file.method,
-            name=file.path,
-            seal=file.seal,
-        )
+        pieces = decoded(self._source, file, file.data_at, file.path)
         handle = folders.create(file.path)
         try:
             sha256 = self._fill(handle, file, self._watched(pieces))

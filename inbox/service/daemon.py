@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 _CLOSING_SECONDS: Final = 15.0
 _LEAST_SECONDS: Final = 0.5
 _KILL_SECONDS: Final = 2.0
+"""What is left of the grace period for the end itself."""
 PATIENCE_SECONDS: Final = 1.5
 """How long a probe waits for the database, and for the volume: less than the probes' own time-outs."""
-"""What is left of the grace period for the end itself."""
 
 
 @dataclass(frozen=True, slots=True)
