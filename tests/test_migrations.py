@@ -177,7 +177,7 @@ def test_rows_of_the_first_revision_live_through_the_second(engine):
         after = rows()
 
     assert 1 == len(before)
-    assert [one | {"name_origin": None} for one in before] == upgraded
+    assert [one | {"name_origin": None, "turn": None} for one in before] == upgraded
     assert before == after
 
 

@@ -6,7 +6,7 @@ import pytest
 from databases import LIFE, NOW, connected, fill_batch
 from sqlalchemy import event, text
 
-from inbox.database import runs, work
+from inbox.database import runs, turns, work
 from inbox.domain import Outcome
 from inbox.lifecycle import FileState
 
@@ -36,6 +36,13 @@ def record(database, page):
     outcomes = [Outcome(file.doc_id, page.token, FileState.SUCCESS, NOW, 1, result={}) for file in page.files]
     with database.writing() as session:
         return work.record_outcomes(outcomes, session=session)
+
+
+def make_due_again(database, page):
+    values = {"error_type": "TIMEOUT", "due_at": NOW}
+    outcomes = [Outcome(file.doc_id, page.token, FileState.RETRYING, NOW, 1, **values) for file in page.files]
+    with database.writing() as session:
+        work.record_outcomes(outcomes, session=session)
 
 
 def explain(session, statement, parameters):
@@ -70,7 +77,7 @@ def backlog(database, request):
 
 def test_due_files_are_read_in_the_order_of_their_index(database, backlog, recorded):
     """
-    A claim reads the first due files from their index; it neither reads the past nor sorts the whole backlog.
+    A claim reads the first files from the indexes of turns and times; it neither reads the past nor sorts the backlog.
     """
     claim(database, 100)
     with database.writing() as session:
@@ -79,7 +86,8 @@ def test_due_files_are_read_in_the_order_of_their_index(database, backlog, recor
                 session.connection().exec_driver_sql(statement)
         plan = explain(session, *find(recorded, "UPDATE file_extractions"))
 
-    assert "ix_file_extractions_due" in plan, backlog
+    assert "ix_file_extractions_turn" in plan, backlog
+    assert "ix_file_extractions_due" in plan
     assert "Sort" not in plan
     assert "TEMP B-TREE FOR ORDER BY" not in plan
 
@@ -97,17 +105,61 @@ def test_group_of_outcomes_is_linear(database, backlog, recorded):
     by_key = ("uq_file_extractions_doc_id", "sqlite_autoindex_file_extractions_2 (doc_id=?)")
     assert any(name in plan for name in (*by_key, "Hash Cond: ((file_extractions.doc_id)")), backlog
     assert "ix_file_extractions_due" not in plan
+    assert "ix_file_extractions_turn" not in plan
 
 
-def test_claims_touch_no_index(database, database_kind, own_statistics):
+def test_files_due_again_are_read_in_the_order_of_their_index(database, backlog, recorded):
+    """
+    The same holds when the whole backlog is due again.
+    """
+    make_due_again(database, claim(database, 5 * PAGE))
+    recorded.clear()
+    held = claim(database, 100)
+    with database.writing() as session:
+        for statement, _ in list(recorded):
+            if statement.startswith("SET LOCAL"):
+                session.connection().exec_driver_sql(statement)
+        plan = explain(session, *find(recorded, "UPDATE file_extractions"))
+
+    assert 50 == len(held.files)
+    assert "ix_file_extractions_due" in plan, backlog
+    assert "Sort" not in plan
+    assert "TEMP B-TREE FOR ORDER BY" not in plan
+
+
+def test_next_turn_is_one_look_at_an_index(database, backlog, recorded):
+    """
+    The turn that a new batch begins with is found at the ends of the index of turns.
+    """
+    with database.writing() as session:
+        turns.next_turn(session)
+    claim(database, 6 * PAGE)
+    with database.writing() as session:
+        turns.next_turn(session)
+    asked = [one for one in recorded if one[0].startswith("SELECT file_extractions.turn")]
+    with database.writing() as session:
+        turns.keep_to_indexes(session)
+        plans = [explain(session, *one) for one in asked]
+
+    assert len(plans) >= 3
+    assert all("ix_file_extractions_turn" in plan for plan in plans), backlog
+    assert not any(word in plan for plan in plans for word in ("Sort", "TEMP B-TREE"))
+
+
+@pytest.mark.parametrize("repeated", [False, True], ids=["first attempt", "due again"])
+def test_claims_touch_no_index(database, database_kind, own_statistics, repeated):
     """
     On PostgreSQL a claim is a heap-only update: no index holds a column that it changes, and its page has room.
     """
     if database_kind == "sqlite":
         pytest.skip("SQLite has no heap-only updates")
     fill_batch("b1", PAGE)
+    if repeated:
+        make_due_again(database, claim(database))
+        with database.factory.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM file_extractions"))
     before = own_statistics(database)
-    claim(database)
+    claim(database, PAGE * (1 + repeated))
     after = own_statistics(database)
 
     assert PAGE == after["updated"] - before["updated"]

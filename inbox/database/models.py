@@ -32,6 +32,7 @@ ID_CHARS = 64
 TOKEN_CHARS = 32
 STATE_CHARS = 16
 CODE_CHARS = 64
+_UNFINISHED = "processing_completed_at IS NULL"
 
 
 def _now() -> datetime:
@@ -115,8 +116,9 @@ class FileExtraction(Base):
     __table_args__ = (
         CheckConstraint(_one_of("status", FileState), name="status"),
         Index("ix_file_extractions_batch", "batch_id", "position"),
-        Index("ix_file_extractions_due", "due_at", "position", **_where("processing_completed_at IS NULL")),
-        Index("ix_file_extractions_unfinished", "batch_id", **_where("processing_completed_at IS NULL")),
+        Index("ix_file_extractions_due", "due_at", "position", **_where(f"{_UNFINISHED} AND turn IS NULL")),
+        Index("ix_file_extractions_turn", "turn", **_where(f"{_UNFINISHED} AND turn IS NOT NULL")),
+        Index("ix_file_extractions_unfinished", "batch_id", **_where(_UNFINISHED)),
         {"postgresql_with": {"fillfactor": 40}},
     )
 
@@ -141,6 +143,9 @@ class FileExtraction(Base):
     skip_reason: Mapped[str | None] = mapped_column(String(CODE_CHARS))
     raw_extraction: Mapped[Any | None] = mapped_column(JsonType)
     due_at: Mapped[datetime] = mapped_column(UtcDateTime, default=_now)
+    """When a file without a turn may be claimed."""
+    turn: Mapped[int | None] = mapped_column(BigInteger)
+    """Place in the order of first attempts, across batches; NULL from the first outcome on, and then `due_at` rules."""
     lease_token: Mapped[str | None] = mapped_column(String(TOKEN_CHARS))
     processing_started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     processing_completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -189,6 +189,8 @@ def update_file_status(
     """
     state = FileState(status)
     moment = now or datetime.now(UTC)
+    if state is FileState.RETRYING:
+        values.setdefault("turn", None)
     with joined(session) as current:
         statement = (
             update(FileExtraction)

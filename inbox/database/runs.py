@@ -8,6 +8,7 @@ from sqlalchemy import exists, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from inbox.database import turns
 from inbox.database.batches import BatchRecord, finish_extraction, record_of
 from inbox.database.leasing import affected
 from inbox.database.models import FileExtraction, ProcessingJob, RunSummary
@@ -102,7 +103,8 @@ def open_run(
     """
     An operator's retry: failed files (all, or these) become pending in a new run. Returns how many.
 
-    Attempts start anew; files that succeeded keep their rows and are not touched.
+    Attempts start anew, with the turns of a batch that comes now; files that succeeded keep their rows and are not
+    touched.
     """
     job_states = batch_states_before(BatchState.PROCESSING) - {BatchState.EXTRACTING}
     job = session.scalars(
@@ -115,14 +117,17 @@ def open_run(
     chosen = [FileExtraction.batch_id == batch_id, FileExtraction.status == FileState.FAILED]
     if doc_ids is not None:
         chosen.append(FileExtraction.doc_id.in_(doc_ids))
+    first_turn = turns.next_turn(session)
+    order = turns.ranked(*chosen)
     files = session.execute(
         update(FileExtraction)
-        .where(*chosen)
+        .where(FileExtraction.id == order.c.id)
         .values(
             status=FileState.PENDING,
             run_id=run_id,
             retry_count=0,
             due_at=now,
+            turn=first_turn + order.c.rank,
             lease_token=None,
             processing_started_at=None,
             processing_completed_at=None,

@@ -4,18 +4,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from operator import attrgetter
 from typing import Any, Final
 
-from sqlalchemy import Executable, and_, bindparam, case, false, func, select, text, true, update
+from sqlalchemy import Executable, Integer, and_, bindparam, case, false, func, select, true, union_all, update
 from sqlalchemy.exc import DataError, StatementError
 from sqlalchemy.orm import Session
 
 from inbox.database.leasing import drop_leases, new_token, open_lease
 from inbox.database.models import FILES, FileExtraction
 from inbox.database.pages import as_page, as_recordset, is_postgresql
+from inbox.database.turns import HAS_TURN, WAITS, keep_to_indexes, turn_after_release, turn_being_served
 from inbox.domain import ClaimedFile, Outcome
-from inbox.lifecycle import CLAIMABLE_FILE_STATES, LEASED_FILE_STATES, FileState
+from inbox.lifecycle import LEASED_FILE_STATES, FileState
 
 _unfinished = FileExtraction.processing_completed_at.is_(None)
 
@@ -33,17 +33,31 @@ def counts_as_retry() -> Any:
     return case((FileExtraction.status == FileState.RETRYING, 1), else_=0)
 
 
-_DUE: Final = (
+_AGAIN: Final = (
     select(FILES.c.id)
-    .where(_unfinished, FILES.c.status.in_(CLAIMABLE_FILE_STATES), FILES.c.due_at <= bindparam("at"))
+    .where(_unfinished, FILES.c.turn.is_(None), WAITS, FILES.c.due_at <= bindparam("at"))
     .order_by(FILES.c.due_at, FILES.c.position)
-    .limit(bindparam("page_rows"))
+    .limit(bindparam("again_rows"))
     .with_for_update(skip_locked=True)
-    .cte("due")
+    .cte("again")
 )
+_FRESH: Final = (
+    select(FILES.c.id)
+    .where(*HAS_TURN, WAITS)
+    .order_by(FILES.c.turn)
+    .limit(select(bindparam("page_rows", type_=Integer) - func.count()).select_from(_AGAIN).scalar_subquery())
+    .with_for_update(skip_locked=True)
+    .cte("fresh")
+)
+_PICKED: Final = union_all(select(_AGAIN.c.id), select(_FRESH.c.id)).limit(bindparam("page_rows")).cte("picked")
+"""The second limit cuts nothing off: it tells PostgreSQL how few rows these are, which the first one hides from it."""
+_FIRST_AGAIN: Final = (
+    select(FILES.c.due_at).where(_unfinished, FILES.c.turn.is_(None), WAITS).order_by(FILES.c.due_at).limit(1)
+)
+_FIRST_FRESH: Final = select(FILES.c.due_at).where(*HAS_TURN, WAITS).order_by(FILES.c.turn).limit(1)
 _CLAIM: Final = (
     update(FILES)
-    .where(FILES.c.id.in_(select(_DUE.c.id)))
+    .where(FILES.c.id.in_(select(_PICKED.c.id)))
     .values(
         status=FileState.PROCESSING,
         lease_token=bindparam("new_token"),
@@ -62,11 +76,10 @@ _CLAIM: Final = (
         func.coalesce(FILES.c.content_sha256, ""),
         FILES.c.retry_count + 1,
         FILES.c.lease_token,
+        FILES.c.turn,
         FILES.c.position,
     )
 )
-_IN_ORDER_OF_THE_INDEX: Final = text("SET LOCAL enable_sort = off")
-"""PostgreSQL: with stale statistics it expects hardly a due file, and would read and sort all of them for each page."""
 
 
 def claim_files(
@@ -76,24 +89,31 @@ def claim_files(
     now: datetime,
     life: timedelta,
     session: Session,
+    again: int | None = None,
     finished_tokens: Collection[str] = (),
 ) -> Page:
     """
-    Claim up to `limit` due files for `owner` under one new lease, oldest due first, and count the attempt of each.
+    Claim up to `limit` files for `owner` under one new lease, and count the attempt of each.
+
+    First come files that are due again, oldest first, but no more than `again` of them (half a page, unless given) as
+    long as others wait; then those before their first attempt, by turn.
 
     On PostgreSQL rows that others are claiming are passed over (SKIP LOCKED); SQLite's one writer excludes others
     anyway. `finished_tokens` are leases of earlier pages, whose every outcome is recorded: they end here.
     """
     drop_leases(finished_tokens, session=session)
     token = new_token()
-    if is_postgresql(session):
-        session.execute(_IN_ORDER_OF_THE_INDEX)
-    rows = session.connection().execute(_CLAIM, {"at": now, "page_rows": limit, "new_token": token}).all()
+    again = -(-limit // 2) if again is None else again
+    keep_to_indexes(session)
+    bound = {"at": now, "page_rows": limit, "again_rows": again, "new_token": token}
+    rows = session.connection().execute(_CLAIM, bound).all()
+    if not rows and again == 0:
+        rows = session.connection().execute(_CLAIM, bound | {"again_rows": limit}).all()
     if not rows:
         return Page(token, ())
     open_lease(owner, now=now, life=life, session=session, token=token)
-    in_order = sorted(rows, key=attrgetter("batch_id", "position"))
-    return Page(token, tuple(ClaimedFile(*values) for *values, _position in in_order))
+    in_order = sorted(rows, key=lambda row: (row.turn or 0, row.batch_id, row.position))
+    return Page(token, tuple(ClaimedFile(*values) for *values, _turn, _position in in_order))
 
 
 def record_outcomes(outcomes: Sequence[Outcome], *, session: Session) -> set[str]:
@@ -147,13 +167,15 @@ def _record_without_the_poison(outcomes: Sequence[Outcome], error: Exception, se
 
 
 def release_files(token: str, *, session: Session, except_doc_ids: Collection[str] = ()) -> int:
-    """Give back, uncounted, every file still in processing under `token`; returns how many."""
+    """Give back, uncounted, every file still in processing under `token`, to be among the next; returns how many."""
+    turn = turn_after_release(turn_being_served(session))
     statement = (
         update(FileExtraction)
         .where(_held(token), FileExtraction.doc_id.not_in(except_doc_ids))
         .values(
             status=case((FileExtraction.retry_count > 0, FileState.RETRYING), else_=FileState.PENDING),
             retry_count=case((FileExtraction.retry_count > 0, FileExtraction.retry_count - 1), else_=0),
+            turn=turn,
             lease_token=None,
             processing_started_at=None,
         )
@@ -186,14 +208,8 @@ def claimed_of(file: FileExtraction) -> ClaimedFile:
 
 
 def next_due_at(*, session: Session) -> datetime | None:
-    """Return when the next waiting file is due, or None when none waits."""
-    query = (
-        select(FileExtraction.due_at)
-        .where(_unfinished, FileExtraction.status.in_(CLAIMABLE_FILE_STATES))
-        .order_by(FileExtraction.due_at)
-        .limit(1)
-    )
-    return session.scalars(query).one_or_none()
+    """Return when the next waiting file is due, in the past for one before its first attempt; None when none waits."""
+    return session.scalars(_FIRST_FRESH).one_or_none() or session.scalars(_FIRST_AGAIN).one_or_none()
 
 
 def fail_unfinished_files(batch_id: str, *, error_type: str, message: str, now: datetime, session: Session) -> int:
@@ -273,6 +289,6 @@ def _recording(on_postgresql: bool) -> Executable:
             FILES.c.lease_token.is_not_distinct_from(source.c.lease_token),
             case((FILES.c.status.in_(LEASED_FILE_STATES), true()), else_=false()),
         )
-        .values({item.name: source.c[item.name] for item in _WRITTEN} | {"lease_token": None})
+        .values({item.name: source.c[item.name] for item in _WRITTEN} | {"lease_token": None, "turn": None})
         .returning(FILES.c.doc_id)
     )

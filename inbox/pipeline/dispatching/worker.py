@@ -112,6 +112,7 @@ class Worker:
         )
         self._finished_tokens: list[str] = []
         self._page_size = 1
+        self._lets_others_first = False
 
     def run(self) -> None:
         """Work until told to drain; then finish the file in hand, record everything, and give the rest back."""
@@ -146,16 +147,20 @@ class Worker:
 
     @retry_when_busy
     def _claim(self) -> Page:
+        """Claim a page, of which half may be due again; pages of one file take turns at that."""
+        again = (self._page_size + (not self._lets_others_first)) // 2
         with self._sessions.writing() as session:
             page = work.claim_files(
                 self._plan.owner,
                 limit=self._page_size,
+                again=again,
                 now=self._clock.now(),
                 life=self._plan.lease_life,
                 session=session,
                 finished_tokens=self._finished_tokens,
             )
         self._finished_tokens = []
+        self._lets_others_first = not self._lets_others_first
         return page
 
     def _give_back_strays(self) -> None:
