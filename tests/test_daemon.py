@@ -151,10 +151,10 @@ def test_waiting_survives_an_outage(make, monkeypatch):
     """
     A database that is away for a moment does not end the wait until everything is done.
     """
-    answers = [DatabaseUnavailableError("gone"), DatabaseUnavailableError("gone"), False, True]
+    answers = [DatabaseUnavailableError("gone"), DatabaseUnavailableError("gone"), False]
 
     def is_everything_done(_sessions):
-        answer = answers.pop(0)
+        answer = answers.pop(0) if answers else True
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -165,6 +165,25 @@ def test_waiting_survives_an_outage(make, monkeypatch):
         daemon.wait_until_done(lambda: False, lambda _sessions: None)
 
     assert [] == answers
+
+
+def test_scan_has_the_last_word(make, monkeypatch):
+    """
+    A drop that was left to a batch is seen to when that batch is done, before the wait ends.
+    """
+    daemon = make()
+    begun_when_done = []
+
+    def is_everything_done(_sessions):
+        begun_when_done.append(daemon._rounds_begun)
+        return True
+
+    monkeypatch.setattr(module, "is_everything_done", is_everything_done)
+    with daemon.running():
+        daemon.wait_until_done(lambda: False, lambda _sessions: None)
+        ended = daemon._rounds_ended
+
+    assert ended > begun_when_done[0]
 
 
 def test_workers_that_do_not_end_are_killed_within_the_grace(make):

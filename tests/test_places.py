@@ -87,7 +87,7 @@ def test_copy_between_file_systems_is_no_replacement(folders, monkeypatch):
     uploads, processed = folders
     rename = places.move_file
 
-    def copy(source, target):
+    def copy(source, target, **_how):
         status = source.stat()
         spare = put(source.parent, ".spare", source.read_text())
         os.utime(spare, ns=(status.st_atime_ns, status.st_mtime_ns))

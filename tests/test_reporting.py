@@ -162,9 +162,9 @@ def test_receipt_comes_before_the_archive_leaves(house, monkeypatch):
     seen = []
     move = places.move_file
 
-    def watch_move(source, target):
+    def watch_move(source, target, **how):
         seen.append([name for name in os.listdir(house.volume.receipts) if not name.startswith(".")])
-        move(source, target)
+        move(source, target, **how)
 
     monkeypatch.setattr(places, "move_file", watch_move)
     go_through(house)
@@ -297,12 +297,12 @@ def test_replacement_in_the_very_moment_is_put_back(house, monkeypatch):
     house.work()
     move, done = places.move_file, []
 
-    def swap_and_move(source, target):
+    def swap_and_move(source, target, **how):
         if not done:
             done.append(1)
             house.drop("other", members=["two"])
             (house.volume.uploads / "other").rename(source)
-        move(source, target)
+        move(source, target, **how)
 
     monkeypatch.setattr(places, "move_file", swap_and_move)
     with pytest.raises(StorageError, match="put back"):

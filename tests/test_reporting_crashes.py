@@ -88,10 +88,10 @@ def test_drop_that_comes_in_the_moment_of_deletion_is_kept(database, house, monk
     move = places.move_file
     other = house.drop("other", members=["other"])
 
-    def replace_and_move(source, target):
+    def replace_and_move(source, target, **how):
         monkeypatch.setattr(places, "move_file", move)
         other.rename(source)
-        move(source, target)
+        move(source, target, **how)
 
     monkeypatch.setattr(places, "move_file", replace_and_move)
     house.work()

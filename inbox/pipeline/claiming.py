@@ -68,7 +68,19 @@ def locked(folder: Path, name: str) -> Iterator[bool]:
 
     The lock file is removed while it is held: whoever waits on the removed one notices that it has no name any more.
     """
-    path = _lock_path(folder, name)
+    with _held(_lock_path(folder, name)) as is_ours:
+        yield is_ours
+
+
+def clear_locks(folder: Path) -> None:
+    """Remove the lock files that crashes left: whoever dies with a lock in hand leaves its file, and it may be had."""
+    for path in folder.glob("*.lock"):
+        with _held(path):
+            pass
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[bool]:
     lock = FileLock(path, blocking=False)
     try:
         lock.acquire()

@@ -36,10 +36,10 @@ def move_aside(path: Path, identity: DropIdentity, folder: Path, name: str, batc
     try:
         for place in (as_it_came, numbered):
             with suppress(FileExistsError):
-                move_file(path, place)
+                move_file(path, place, only_writer=True)
                 return _verified(place, identity, path)
         numbered.unlink(missing_ok=True)
-        move_file(path, numbered)
+        move_file(path, numbered, only_writer=True)
     except FileNotFoundError:
         return numbered if numbered.exists() else as_it_came
     return _verified(numbered, identity, path)

@@ -1,7 +1,8 @@
 """
 Reporting: the dropper's receipt, then the archive leaves the uploads.
 
-In that order: whoever sees the archive gone finds the receipt. Each step may be repeated after a crash without harm.
+In that order: whoever sees the archive gone finds the receipt. Each step may be repeated after a crash without harm, and
+whoever takes one holds the lock of the batch or of the drop.
 """
 
 import json
@@ -102,7 +103,8 @@ class Reporter:
         path = self._volume.receipts / fitting(name, ".json")
         head = self._head(name, state, completeness.reason_code, completeness.reason)
         counts = dict.fromkeys(("members", "files", "skipped", "succeeded", "failed"), 0)
-        safe_write_file(path, json.dumps(head | counts | {"entries": []}, ensure_ascii=False, indent=1) + "\n")
+        text = json.dumps(head | counts | {"entries": []}, ensure_ascii=False, indent=1)
+        safe_write_file(path, text + "\n", only_writer=True)
         return path
 
     def withdraw_incomplete(self, drop: Drop) -> None:
@@ -120,7 +122,7 @@ class Reporter:
         self, drop_name: str, batch: BatchRecord, state: str, reason_code: str | None, reason: str | None
     ) -> Path:
         path = self._volume.receipts / fitting(drop_name, f".{short_id(batch.batch_id)}.json")
-        with self._sessions.reading() as session, open_atomically(path) as file:
+        with self._sessions.reading() as session, open_atomically(path, only_writer=True) as file:
             counts = get_batch_statistics(batch.batch_id, session=session)
             head = self._head(drop_name, state, reason_code, reason)
             head |= {"batch_id": batch.batch_id, "run_id": batch.run_id}
@@ -202,7 +204,8 @@ class Reporter:
 
 
 def _write_reason(target: Path, reason: Mapping[str, str | None]) -> None:
-    safe_write_file(reason_beside(target), json.dumps(reason, ensure_ascii=False, indent=1) + "\n")
+    text = json.dumps(reason, ensure_ascii=False, indent=1)
+    safe_write_file(reason_beside(target), text + "\n", only_writer=True)
 
 
 def entry_of(entry: Entry) -> dict[str, Any]:

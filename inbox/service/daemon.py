@@ -82,6 +82,8 @@ class Daemon:
     unannounced: str | None = None
     """Why the file system of the uploads cannot tell of every drop, if so."""
     _at_rest: bool = field(init=False, default=False)
+    _rounds_begun: int = field(init=False, default=0)
+    _rounds_ended: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         def make(name: str, round_: Callable[[], None], interval: Callable[[], float]) -> Leg:
@@ -128,12 +130,23 @@ class Daemon:
         self._closing.bell.ring()
 
     def wait_until_done(self, should_stop: Callable[[], bool], on_progress: Callable[[Sessions], None]) -> None:
-        """Return when every drop is decided about and no batch is open, or when asked to stop."""
+        """
+        Return when every drop is decided about and no batch is open, or when asked to stop.
+
+        The last word is a scan that began when no batch was open any more: a drop may have been left to its batch, and
+        the batch have passed to another drop of the same content.
+        """
+        last_round: int | None = None
         while not should_stop():
             self.finished.wait(0.2)
             with suppress(DatabaseUnavailableError):  # the legs tell of it, and go on when it is back
                 on_progress(self.sessions)
-                if self._at_rest and is_everything_done(self.sessions):
+                if not (self._at_rest and is_everything_done(self.sessions)):
+                    last_round = None
+                elif last_round is None:
+                    last_round = self._rounds_begun + 1
+                    self._intake.bell.ring()
+                elif self._rounds_ended >= last_round:
                     return
 
     def incomplete_drops(self) -> dict[str, str]:
@@ -159,10 +172,12 @@ class Daemon:
         return Health(checks, self._lookout.as_json(), notes)
 
     def _take_in(self) -> None:
+        self._rounds_begun += 1
         self._at_rest = False
         self._lookout.check()
         self.intake.round()
         self._at_rest = self.intake.is_at_rest()  # here, since only this thread may look into the intake's memory
+        self._rounds_ended = self._rounds_begun
         self.supervisor.wake()  # somebody else may have registered, or an operator may want a file tried again
         self.finished.ring()
 

@@ -6,6 +6,7 @@ OSError, such as a missing source or a name that is too long, comes out as it is
 """
 
 import errno
+import itertools
 import os
 import secrets
 import shutil
@@ -114,39 +115,41 @@ def safe_read_file(path: StrPath) -> bytes:
         return file.read()
 
 
-def safe_write_file(path: StrPath, content: bytes | str) -> None:
+def safe_write_file(path: StrPath, content: bytes | str, *, only_writer: bool = False) -> None:
     """
     Write a file so that readers see the old content or the new, and a crash afterwards loses neither. Text is UTF-8.
 
-    Raises StorageError when the volume cannot take it now.
+    `only_writer` as for `open_atomically`. Raises StorageError when the volume cannot take it now.
     """
-    with open_atomically(path) as file:
+    with open_atomically(path, only_writer=only_writer) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def open_atomically(path: StrPath) -> Iterator[BinaryIO]:
+def open_atomically(path: StrPath, *, only_writer: bool = False) -> Iterator[BinaryIO]:
     """
     Open a file for writing that takes its name, durably, when the block ends without an exception.
 
     A temporary file with a dot name next to the target is written, synced and renamed, and removed if that fails.
-    Raises StorageError when the volume cannot take it now.
+    `only_writer` says that nobody else is writing this file, as a lock warrants: then what crashes left of earlier
+    tries is removed too. Raises StorageError when the volume cannot take it now.
     """
     target = Path(path)
     with _waiting_for_storage(target):
-        with _temporary_next_to(target) as (temporary, file):
+        with _temporary_next_to(target, only_writer=only_writer) as (temporary, file):
             yield file
             _sync(file)
             temporary.replace(target)
         sync_directory(target.parent)
 
 
-def move_file(source: StrPath, target: StrPath) -> None:
+def move_file(source: StrPath, target: StrPath, *, only_writer: bool = False) -> None:
     """
     Move a regular file, never over another one.
 
     Within a file system the file gets its new name, then loses the old one; a move that a crash left between the two
-    is finished by repeating it. Across file systems the file is copied, synced and named, then the source removed.
+    is finished by repeating it. Across file systems the file is copied, synced and named, then the source removed;
+    `only_writer` says of the copy what it says for `open_atomically`.
     Raises FileExistsError, FileNotFoundError, UnsafePathError for a link, StorageError, and NotSettledError when the
     source changed while it was copied.
     """
@@ -159,7 +162,7 @@ def move_file(source: StrPath, target: StrPath) -> None:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            _copy_into_free_name(old, new)
+            _copy_into_free_name(old, new, only_writer=only_writer)
             old.unlink()
         sync_directory(new.parent)
         sync_directory(old.parent)
@@ -211,10 +214,10 @@ def _rename_over_reservation(old: Path, new: Path) -> None:
         raise
 
 
-def _copy_into_free_name(old: Path, new: Path) -> None:
+def _copy_into_free_name(old: Path, new: Path, *, only_writer: bool) -> None:
     if os.path.lexists(new):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new))
-    with _open_regular(old) as source, _temporary_next_to(new) as (temporary, copy):
+    with _open_regular(old) as source, _temporary_next_to(new, only_writer=only_writer) as (temporary, copy):
         before = os.fstat(source.fileno())
         shutil.copyfileobj(source, copy, 1 << 20)
         _sync(copy)
@@ -226,18 +229,34 @@ def _copy_into_free_name(old: Path, new: Path) -> None:
 
 
 @contextmanager
-def _temporary_next_to(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """Yield a new file beside the target, open for writing; whatever happens, its name is gone afterwards."""
-    suffix = f".{secrets.token_hex(6)}.tmp"
-    stem = os.fsencode(target.name)[: _MAX_NAME_BYTES - 1 - len(suffix)]
-    temporary = target.with_name(f".{os.fsdecode(stem)}{suffix}")
-    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+def _temporary_next_to(target: Path, *, only_writer: bool) -> Iterator[tuple[Path, BinaryIO]]:
+    """
+    Yield a new file beside the target, open for writing; whatever happens, its name is gone afterwards.
+
+    The only writer numbers its names, and so meets what crashes left without having to list the folder. A name that is
+    taken is passed over and removed at the end: should its writer live after all, its rename fails, and nothing else.
+    """
+    left: list[Path] = []
+    for number in itertools.count():
+        temporary = _temporary_name(target, f"{number}" if only_writer else secrets.token_hex(6))
+        try:
+            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+            break
+        except FileExistsError:
+            left.append(temporary)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield temporary, file
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        for name in (temporary, *(left if only_writer else ())):
+            with suppress(OSError):
+                name.unlink(missing_ok=True)
+
+
+def _temporary_name(target: Path, distinction: str) -> Path:
+    suffix = f".{distinction}.tmp"
+    stem = os.fsencode(target.name)[: _MAX_NAME_BYTES - 1 - len(suffix)]
+    return target.with_name(f".{os.fsdecode(stem)}{suffix}")
 
 
 def _sync(file: BinaryIO) -> None:

@@ -190,8 +190,10 @@ class Intake:
         if self._reported.get(drop.name) != drop.identity and (
             completeness.is_no_archive or age >= self.timing.incomplete_after.total_seconds()
         ):
-            self.reporter.report_incomplete(drop, completeness)
-            self._reported[drop.name] = drop.identity
+            with locked(self.volume.locks, drop.name) as is_ours:
+                if is_ours:
+                    self.reporter.report_incomplete(drop, completeness)
+                    self._reported[drop.name] = drop.identity
         if self.waiting.get(drop.name) != (drop.identity, completeness.reason):
             self.waiting[drop.name] = (drop.identity, completeness.reason)
             kind = events.DropLeftAlone if completeness.is_no_archive else events.DropWaits
@@ -320,8 +322,9 @@ class Intake:
 
 def is_cared_for(record: BatchRecord, drop: Drop, volume: Volume, *, now: datetime) -> bool:
     """Say whether the batch of this very drop is under way, waits for its time, or is done and left here on purpose."""
-    if not left_there_on_purpose(record, drop, volume):
-        return False
+    stored = Drop(storable(drop.name), drop.path, drop.identity, drop.changed_at)
+    if not record.is_of(stored) or not left_there_on_purpose(record, drop, volume):
+        return False  # the first: another drop of the same content has taken the batch over meanwhile
     return record.state is not BatchState.RECEIVED or record.due_at > now
 
 

@@ -10,6 +10,7 @@ from inbox.database.batches import BatchRecord
 from inbox.database.connection import Sessions
 from inbox.domain import InHand
 from inbox.events import Emit
+from inbox.pipeline.claiming import clear_locks
 from inbox.pipeline.extracting import clear_staging
 from inbox.pipeline.instances import Instance
 from inbox.pipeline.rescuing import Rescuer
@@ -77,6 +78,7 @@ class Rescuing:
 
     def _clear(self) -> None:
         clear_staging(self.volume, self._open_tokens)
+        clear_locks(self.volume.locks)
         with self.sessions.reading() as session:
             self.instance.bury_dead(leasing.lease_owners(session=session))
 
