@@ -138,6 +138,12 @@ class Config(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field("INFO", description="Least level.")
     log_format: Literal["json", "text"] = Field("json", description="Lines for programs, or for people.")
+    log_same_cause: int = Field(
+        10,
+        ge=0,
+        description="Lines of one cause that a process writes in full in 60 s (of successes ten times as many); "
+        "the rest is counted in one line. 0: all of them.",
+    )
     log_file_path: Path | None = Field(
         default=None, description="Rotating log file; default `logs/worker.log` below the base; `-` for none."
     )

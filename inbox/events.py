@@ -258,6 +258,56 @@ class OutcomeLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Folded(Event):
+    """So many more events of one cause within so many seconds, counted by one process and not told one by one."""
+
+    times: int
+    seconds: float
+    by: str
+    batch_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptsSucceeded(Folded):
+    """More files of a batch succeeded; one of them is named."""
+
+    member_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptsSkipped(Folded):
+    """More files were skipped for one reason; one of them, and its batch, is named."""
+
+    member_path: str
+    reason_code: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptsFailed(Folded):
+    """More files failed for one cause; one of them, its batch and its error are given."""
+
+    member_path: str
+    error_type: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptsToRepeat(Folded):
+    """More attempts failed for one cause and are tried again; one of them, its batch and its error are given."""
+
+    member_path: str
+    error_type: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomesLost(Folded):
+    """More outcomes came too late; one of the files, and its batch, is named."""
+
+    doc_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerDied(Event):
     """A handler process ended by itself or was killed at the deadline; another takes its place."""
 

@@ -16,7 +16,9 @@ KINDS = sorted(
     {
         kind
         for kind in vars(events).values()
-        if isinstance(kind, type) and issubclass(kind, events.Event) and kind not in {events.Event, events.AttemptEvent}
+        if isinstance(kind, type)
+        and issubclass(kind, events.Event)
+        and kind not in {events.Event, events.AttemptEvent, events.Folded}
     },
     key=lambda kind: kind.__name__,
 )

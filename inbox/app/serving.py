@@ -32,6 +32,7 @@ from inbox.pipeline.settling import Settler
 from inbox.pipeline.summarising import Summariser
 from inbox.pipeline.watching import Watch
 from inbox.service.daemon import Daemon, Rhythm, Tally
+from inbox.service.folding import Folding
 from inbox.service.health import Probes
 from inbox.service.narrating import narrator
 from inbox.service.server import ProbeServer
@@ -69,7 +70,9 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
     clock = SystemClock()
     with ExitStack() as stack:
         logger = setup_logger(LOGGER, config, console=None if on_progress else "stdout")
-        narrate = narrator(logger)
+        narrate = stack.enter_context(
+            Folding(narrator(logger), clock, same_cause=config.log_same_cause, by="the service")
+        )
         tally = Tally()
 
         def emit(event: Event) -> None:

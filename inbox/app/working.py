@@ -29,6 +29,7 @@ from inbox.handlers.registry import load_handlers
 from inbox.pipeline.dispatching.attempting import Attempting
 from inbox.pipeline.dispatching.slots import Slots
 from inbox.pipeline.dispatching.worker import Link, Worker, WorkerPlan
+from inbox.service.folding import Folding
 from inbox.service.narrating import narrator
 from inbox.utils.clock import SystemClock
 
@@ -112,6 +113,7 @@ def _work(config: Config, slots_path: Path, slot: int, owner: str, connection: C
     engine = create_engine(config.model_copy(update={"database_max_connections": 2}))
     sessions = Sessions(get_session_factory(engine))
     registry = load_handlers(handler_settings(config))
+    folding = Folding(narrator(logger), clock, same_cause=config.log_same_cause, by=f"worker {slot}")
     worker = Worker(
         WorkerPlan(
             slot=slot,
@@ -125,10 +127,11 @@ def _work(config: Config, slots_path: Path, slot: int, owner: str, connection: C
         attempting=Attempting(registry, clock, config.max_retry_attempts, config.retry_base_delay_seconds),
         prepare=partial(file_for_handler, config.storage_base_path),
         clock=clock,
-        emit=narrator(logger),
+        emit=folding,
     )
     try:
-        worker.run()
+        with folding:
+            worker.run()
     finally:
         close(engine)
 

@@ -40,6 +40,17 @@ _WORDING: Final[dict[type[Event], tuple[int, str]]] = {
     events.AttemptFailed: (_ERROR, "{member_path} failed: {error_type}: {error}"),
     events.AttemptToRepeat: (_WARNING, "{member_path} is tried again in {wait_seconds:g} s: {error_type}: {error}"),
     events.OutcomeLost: (_WARNING, "an outcome came too late and does not count"),
+    events.AttemptsSucceeded: (_INFO, "{times} more succeeded in {seconds:g} s by {by}, as {member_path}"),
+    events.AttemptsSkipped: (_INFO, "{times} more skipped in {seconds:g} s by {by}: {reason_code}, as {member_path}"),
+    events.AttemptsFailed: (
+        _ERROR,
+        "{times} more failed in {seconds:g} s by {by}: {error_type}, as {member_path}: {error}",
+    ),
+    events.AttemptsToRepeat: (
+        _WARNING,
+        "{times} more to be tried again in {seconds:g} s by {by}: {error_type}, as {member_path}: {error}",
+    ),
+    events.OutcomesLost: (_WARNING, "{times} more outcomes came too late in {seconds:g} s by {by} and do not count"),
     events.WorkerDied: (_ERROR, "worker {worker} died: {reason}"),
     events.WorkRescued: (_WARNING, "took over from {owner}: {released} files given back, {charged} charged"),
     events.FilesReleased: (_INFO, "{files} claimed files given back"),
