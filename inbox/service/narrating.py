@@ -40,6 +40,7 @@ _WORDING: Final[dict[type[Event], tuple[int, str]]] = {
     events.AttemptFailed: (_ERROR, "{member_path} failed: {error_type}: {error}"),
     events.AttemptToRepeat: (_WARNING, "{member_path} is tried again in {wait_seconds:g} s: {error_type}: {error}"),
     events.OutcomeLost: (_WARNING, "an outcome came too late and does not count"),
+    events.LeaseLost: (_WARNING, "worker {worker} was held up for too long: {files} files are left to others"),
     events.WorkerDied: (_ERROR, "worker {worker} died: {reason}"),
     events.WorkRescued: (_WARNING, "took over from {owner}: {released} files given back, {charged} charged"),
     events.FilesReleased: (_INFO, "{files} claimed files given back"),
