@@ -308,6 +308,14 @@ class OutcomesLost(Folded):
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseLost(Event):
+    """A worker that was held up found its work taken over: so many files of its page it leaves to whoever has them."""
+
+    worker: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerDied(Event):
     """A handler process ended by itself or was killed at the deadline; another takes its place."""
 

@@ -15,6 +15,7 @@ from inbox.events import Event
 from inbox.lifecycle import FileState
 from inbox.pipeline.claiming import Claimer
 from inbox.pipeline.instances import Instance, this_owner
+from inbox.pipeline.observing import Observer
 from inbox.pipeline.registering import Registrar
 from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.rescuing import Rescuer, RetryPolicy
@@ -39,6 +40,9 @@ class Clock:
         return self.time
 
     def monotonic(self):
+        return self.ticks
+
+    def boottime(self):
         return self.ticks
 
     def go_on(self, seconds):
@@ -90,11 +94,13 @@ class House:
         self.closing = Closing(self.volume, Summariser(self.sessions, self.clock), self.reporter, self.events.append)
         self.instance = Instance(self.volume.instances, this_owner(), workers=2)
         self.rescuer = Rescuer(self.sessions, self.clock, RetryPolicy(3, 2.0), batch_time=timing.batch_time)
+        self.observer = Observer(self.sessions, self.clock, life=LIFE)
         self.rescuing = Rescuing(
             volume=self.volume,
             sessions=self.sessions,
             rescuer=self.rescuer,
             instance=self.instance,
+            observer=self.observer,
             timing=timing,
             emit=self.events.append,
         )
@@ -111,6 +117,20 @@ class House:
         if settle:
             self.clock.go_on(QUIET.total_seconds())
             self.intake.round()
+
+    def wait_for_beats(self) -> None:
+        """Look at all leases until those that nobody extends meanwhile are over."""
+        for _ in range(4):
+            self.observer.look()
+            self.clock.go_on(LIFE.total_seconds() / 6)
+        self.observer.look()
+
+    def watch_batches(self, seconds) -> None:
+        """Let so much time go by under the eyes of the rescuer."""
+        for _ in range(round(seconds / 300)):
+            self.rescuing.round()
+            self.clock.go_on(300)
+        self.rescuing.round()
 
     def work(self, **outcomes) -> None:
         """Do what workers would: bring every due file to rest, as success or as the test says by member path."""

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-from databases import LIFE, NOW, a_drop, fill_batch, lease_it, make_batch
+from databases import NOW, a_drop, fill_batch, lease_it, make_batch
 
 from inbox.database import batches, runs
 from inbox.database.connection import get_session
@@ -164,9 +164,11 @@ def test_open_batches_are_those_not_reported(database):
     """
     make_batch("b1")
     make_batch("b2", name="other.zip")
+    lease = lease_it("b1")
     with get_session() as session:
+        batches.finish_extraction(lease, BatchState.QUARANTINED, now=NOW, session=session)
         before = batches.find_open_batches(list(BatchState), session=session)
-        batches.mark_batch_reported("b1", zip_path="processed/drop.zip", now=LATER, session=session)
+        batches.mark_batch_reported("b1", run_id="run-b1", zip_path="processed/drop.zip", now=LATER, session=session)
         after = batches.find_open_batches(list(BatchState), session=session)
         named = batches.find_batches_of_drops(["drop.zip"], session=session)
         by_id = batches.find_batches(["b1", "missing"], session=session)
@@ -230,20 +232,17 @@ def test_refused_archive_is_offered_again(database):
     assert ("received", 0, None) == (status(), get_batch_by_id("b1").attempt_count, get_batch_by_id("b1").reason_code)
 
 
-def test_finished_and_overdue_batches_are_found(database):
+def test_finished_batches_are_found(database):
     """
-    A batch is finished when its last file has come to rest, and overdue when its run has lasted too long.
+    A batch is finished when its last file has come to rest.
     """
     (doc_id,) = fill_batch("b1", 1)
     fill_batch("empty", 0)
     with database.reading() as session:
         before = runs.find_finished_batches(session=session)
-        overdue = runs.find_overdue_batches(started_before=NOW + LIFE, session=session)
-        young = runs.find_overdue_batches(started_before=NOW, session=session)
     mark_file_processing_start(doc_id)
     mark_file_success(doc_id)
     with database.reading() as session:
         after = runs.find_finished_batches(session=session)
 
     assert (["empty"], {"empty", "b1"}) == (before, set(after))
-    assert (True, []) == ("b1" in {one.batch_id for one in overdue}, young)

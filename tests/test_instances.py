@@ -2,8 +2,11 @@
 
 import multiprocessing
 import os
+import threading
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from pipeline_parts import owner
 
 from inbox.core.errors import StorageError
@@ -83,6 +86,79 @@ def test_lost_slots_are_empty_hands(tmp_path, other):
     (tmp_path / f"{name.replace('/', '_')}.slots").unlink()
     with Instance(tmp_path, owner(), workers=1) as mine:
         assert {name: []} == mine.find_dead([name])
+
+
+def test_namesake_on_the_same_kernel_is_another_one(tmp_path, other):
+    """
+    A restarted container, of the same host name, boot and process id, is told from its predecessor, dead or alive.
+    """
+    name, process = other
+    with Instance(tmp_path, owner(pid=2, nonce="second"), workers=1) as mine:
+        while_it_lives = mine.find_dead([name, mine.owner])
+        process.kill()
+        process.join(30)
+
+        assert {} == while_it_lives
+        assert [name] == list(mine.find_dead([name, mine.owner]))
+        mine.bury_dead([])
+        assert {f"host_boot_2_second.{kind}" for kind in ("lock", "slots")} == set(os.listdir(tmp_path))
+        assert "second" in mine.owner
+
+
+def test_locks_tell_nothing_across_mounts(tmp_path):
+    """
+    The name of an owner says on which mounted file system its lock lies: elsewhere the lock may not be seen.
+    """
+    here = this_owner(tmp_path)
+    memory = this_owner(Path("/dev/shm"))
+
+    assert here.boot.endswith(f"-{tmp_path.stat().st_dev:x}")
+    assert here.boot != memory.boot
+
+
+@pytest.mark.parametrize("boot", ["unknown", "boot"])
+def test_nobody_is_dead_on_a_machine_that_cannot_be_named(tmp_path, other, boot):
+    """
+    Where the boot cannot be known, two machines may seem to be one, and no lock is believed.
+    """
+    name, process = other
+    process.kill()
+    process.join(30)
+    unknown = name.replace("/boot/", f"/{boot}/")
+    for kind in ("lock", "slots"):
+        (tmp_path / f"{name.replace('/', '_')}.{kind}").rename(tmp_path / f"{unknown.replace('/', '_')}.{kind}")
+    with Instance(tmp_path, owner(boot=boot), workers=1) as mine:
+        assert ([] if boot == "unknown" else [unknown]) == list(mine.find_dead([unknown]))
+
+
+def test_marks_of_others_are_left_to_them(tmp_path):
+    """
+    What another machine or mount has marked is not cleared away, though its lock seems to be free; what this host left
+    before it was started anew is.
+    """
+    foreign = ["elsewhere_boot2_7_n", "elsewhere_boot-9_7_n", "host_boot-9_7_n"]
+    before = ["host_earlier_7_n", "host_boot_7_n"]
+    for stem in [*foreign, *before]:
+        (tmp_path / f"{stem}.lock").touch()
+        (tmp_path / f"{stem}.slots").touch()
+    with Instance(tmp_path, owner(), workers=1) as mine:
+        mine.bury_dead([])
+
+    assert sorted(foreign) == sorted(path.stem for path in tmp_path.glob("*.lock"))
+    assert sorted(foreign) == sorted(path.stem for path in tmp_path.glob("*.slots"))
+
+
+def test_look_at_our_lock_does_not_keep_us_from_starting(tmp_path):
+    """
+    Another service that tries our lock just while we start, to see whether we live, is waited for.
+    """
+    lock = FileLock(tmp_path / "host_boot_1_n.lock", thread_local=False)
+    lock.acquire()
+    release = threading.Timer(0.05, lock.release)
+    release.start()
+    with Instance(tmp_path, owner(), workers=1) as mine:
+        assert mine.slots is not None
+    release.join()
 
 
 def test_instance_leaves_no_mark(tmp_path):

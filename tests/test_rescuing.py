@@ -39,7 +39,8 @@ def states():
 
 
 def rescue(house, *, dead=(), hands=None):
-    return list(house.rescuer.rescue(dead_owners=dead, what_was_in_hand=lambda _owner: hands))
+    over = house.observer.over()
+    return list(house.rescuer.rescue(over=over, dead_owners=dead, what_was_in_hand=lambda _owner: hands))
 
 
 def test_living_lease_is_left_alone(house):
@@ -47,7 +48,11 @@ def test_living_lease_is_left_alone(house):
     What a living worker holds is nobody else's business.
     """
     claim(house, "other")
-    house.clock.go_on(LIFE.total_seconds() - 1)
+    for _ in range(10):
+        house.observer.look()
+        with house.sessions.writing() as session:
+            leasing.extend_leases(["other"], now=house.clock.now(), life=LIFE, session=session)
+        house.clock.go_on(10)
 
     assert [] == rescue(house)
     assert ["processing"] * 4 == states()
@@ -72,7 +77,7 @@ def test_unknown_hand_charges_the_page(house):
     Where nobody can know what was in hand, every claimed file is charged, so that a killer cannot loop for ever.
     """
     claim(house, "elsewhere")
-    house.clock.go_on(LIFE.total_seconds())
+    house.wait_for_beats()
     (rescued,) = rescue(house, hands=None)
 
     assert (0, 4) == (rescued.released, len(rescued.charged))
@@ -112,7 +117,7 @@ def test_one_rescuer_decides(house):
     A lease that another service has taken over already is not settled a second time.
     """
     page = claim(house, "other")
-    lease = leasing.ExpiredLease(page.token, "other")
+    lease = leasing.HeldLease(page.token, "other", house.clock.now() + LIFE)
     error = RetryableError("dead")
     first = house.rescuer.settle(lease, in_hand=[], error=error, owner_is_dead=True)
     second = house.rescuer.settle(lease, in_hand=None, error=error, owner_is_dead=True)
@@ -127,7 +132,7 @@ def test_paused_worker_finds_its_lease_lost(house):
     A worker that wakes up past its lease can record nothing that was given to another.
     """
     page = claim(house, "paused")
-    house.clock.go_on(LIFE.total_seconds())
+    house.wait_for_beats()
     rescue(house, hands=[])
     again = claim_again(house, "other")
     house.owner = "paused"
@@ -157,8 +162,7 @@ def test_overdue_batch_is_settled_with_what_it_has(house):
     """
     with house.instance:
         claim(house, "other", 2)
-        house.clock.go_on(1801)
-        house.rescuing.round()
+        house.watch_batches(1800)
         house.closing.round()
 
     assert [("b1", 2)] == [(event.batch_id, event.files) for event in house.heard(BatchOverdue)]
@@ -173,8 +177,9 @@ def test_file_started_by_hand_becomes_stale(house):
     (doc_id,) = fill_batch("b1", 1, now=house.clock.now())
     mark_file_processing_start(doc_id, now=house.clock.now())
     early = house.rescuer.rescue_unleased(timeout=timedelta(minutes=30))
-    house.clock.go_on(1801)
-    late = house.rescuer.rescue_unleased(timeout=timedelta(minutes=30))
+    for _ in range(6):
+        house.clock.go_on(300)
+        late = house.rescuer.rescue_unleased(timeout=timedelta(minutes=30))
 
     assert (0, 1, ["retrying"]) == (early, late, states())
 
@@ -200,7 +205,7 @@ def test_round_tells_what_was_rescued(house):
     woken = []
     house.rescuing.on_rescued = lambda: woken.append(1)
     claim(house, "elsewhere", 2)
-    house.clock.go_on(LIFE.total_seconds())
+    house.wait_for_beats()
     (house.volume.staging / f"b.{'0' * 32}").mkdir()
     with house.instance:
         house.rescuing.round()
@@ -278,7 +283,6 @@ def test_overdue_batch_that_is_done_is_left_to_closing(house):
             work.fail_unfinished_files(
                 "b1", error_type="PERMANENT", message="m", now=house.clock.now(), session=session
             )
-        house.clock.go_on(1801)
-        house.rescuing.round()
+        house.watch_batches(1800)
 
     assert [] == house.heard(BatchOverdue)

@@ -526,3 +526,25 @@ def test_reserved_room_is_not_a_drop_yet(settler, clock, tmp_path):
         judge(settler, tmp_path)
         clock.go_on(3600)
         assert [Waiting] == [type(verdict) for verdict in judge(settler, tmp_path)], written
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_clock_that_jumps_makes_no_drop_old_or_young(clock, tmp_path, hours):
+    """
+    When the clock jumps in the middle of a copy the quiet time and the patience with damage are as long as ever.
+    """
+    settler = Settler(timedelta(seconds=2), clock, trust_age=True)
+    path = tmp_path / "a.zip"
+    path.write_bytes(WHOLE)
+    (drop,) = scan(tmp_path)
+    ages = [settler.age_of(drop)]
+    clock.time += timedelta(hours=hours)
+    ages.append(settler.age_of(drop))
+    (tmp_path / "b.zip").write_bytes(WHOLE)  # by the kernel's clock, which tells another time than ours by now
+    at_once = judge(settler, tmp_path)
+    clock.go_on(3)
+
+    assert [True, True] == [age < 1 for age in ages]
+    assert [] == at_once
+    assert 2 == len(judge(settler, tmp_path))
+    assert 3 <= settler.age_of(drop) < 4

@@ -42,6 +42,8 @@ class Clock:
     def monotonic(self):
         return self.time.timestamp()
 
+    boottime = monotonic
+
 
 class Leases(RuleBasedStateMachine):
     """What workers believe they hold, against what the database says."""

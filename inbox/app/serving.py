@@ -24,6 +24,7 @@ from inbox.handlers.registry import load_handlers
 from inbox.pipeline.claiming import Claimer
 from inbox.pipeline.dispatching.supervising import Supervision, Supervisor
 from inbox.pipeline.instances import Instance, this_owner
+from inbox.pipeline.observing import Observer
 from inbox.pipeline.registering import Registrar
 from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.rescuing import Rescuer, RetryPolicy
@@ -97,7 +98,7 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
         at_hand.volume.make()
         began = clock.monotonic()
         instance = stack.enter_context(
-            Instance(at_hand.volume.instances, this_owner(), workers=config.worker_processes)
+            Instance(at_hand.volume.instances, this_owner(at_hand.volume.instances), workers=config.worker_processes)
         )
         daemon = compose(at_hand, instance, emit, tally, once=once, talk=on_progress is None)
         emit(
@@ -160,6 +161,7 @@ def compose(
         sessions=sessions,
         rescuer=Rescuer(sessions, clock, policy, batch_time=timing.batch_time),
         instance=instance,
+        observer=Observer(sessions, clock, life=timing.lease_life),
         timing=timing,
         emit=emit,
     )

@@ -19,6 +19,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_DELAY_SECONDS: Final = 60.0
+LONGEST_WAIT_SECONDS: Final = 86_400.0
+"""Beyond a day a wish for patience is a slip; whatever waits for longer was written by a clock that was wrong."""
 _MAX_EXPONENT: Final = 64  # past it every schedule is at its cap, and 2**n leaves the floats
 
 
@@ -51,9 +53,13 @@ def should_retry(error: BaseException, attempt: int, max_attempts: int) -> bool:
 
 
 def delay_after(error: BaseException, attempt: int, base: float, max_delay: float = MAX_DELAY_SECONDS) -> float:
-    """Return the seconds to wait after attempt number `attempt` (from 1); a server's own retry-after wins."""
+    """Return the seconds to wait after attempt number `attempt` (from 1); a retry-after of up to a day wins."""
     asked = retry_after_seconds(error)
-    return asked if asked is not None else calculate_backoff(max(attempt - 1, 0), base, max_delay)
+    return (
+        min(asked, LONGEST_WAIT_SECONDS)
+        if asked is not None
+        else calculate_backoff(max(attempt - 1, 0), base, max_delay)
+    )
 
 
 def retry_with_backoff(

@@ -14,7 +14,7 @@ from inbox.database.models import ProcessingJob
 from inbox.database.pages import is_postgresql
 from inbox.database.types import new_id
 from inbox.domain import BatchLease, Drop, DropIdentity
-from inbox.lifecycle import BatchState, batch_states_before
+from inbox.lifecycle import FINAL_BATCH_STATES, BatchState, batch_states_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +121,19 @@ def lease_batch(batch_id: str, owner: str, *, now: datetime, life: timedelta, se
 
 
 def finish_extraction(lease: BatchLease, state: BatchState, *, now: datetime, session: Session, **values: Any) -> bool:
-    """Leave `extracting` for `state` and end the lease; False means the lease was lost and nothing changed."""
-    held = _change(
+    """
+    Leave `extracting` for `state` and end the lease; False means the lease was lost and nothing changed.
+
+    The lease's row comes before the batch's, as in a takeover: in another order the two would deadlock.
+    """
+    drop_leases([lease.token], session=session)
+    return _change(
         lease.batch_id,
         batch_states_before(state) & {BatchState.EXTRACTING},
         {"status": state, "lease_token": None, "updated_at": now, **values},
         token=lease.token,
         session=session,
     )
-    drop_leases([lease.token], session=session)
-    return held
 
 
 def release_batch(
@@ -172,6 +175,7 @@ def forget_batch(batch_id: str, *, token: str | None, session: Session) -> bool:
 
     `token` is that of our own lease, or None for a batch nobody holds.
     """
+    drop_leases([token] if token else [], session=session)
     state = BatchState.EXTRACTING if token else BatchState.RECEIVED
     statement = delete(ProcessingJob).where(
         ProcessingJob.batch_id == batch_id,
@@ -179,9 +183,7 @@ def forget_batch(batch_id: str, *, token: str | None, session: Session) -> bool:
         ProcessingJob.lease_token.is_not_distinct_from(token),
         ProcessingJob.total_files == 0,
     )
-    forgotten = affected(session.execute(statement)) == 1
-    drop_leases([token] if token else [], session=session)
-    return forgotten
+    return affected(session.execute(statement)) == 1
 
 
 def find_batches_of_drops(names: Collection[str], *, session: Session) -> list[BatchRecord]:
@@ -205,13 +207,22 @@ def find_open_batches(states: Collection[BatchState], *, session: Session) -> li
     return [record_of(job) for job in session.scalars(query)]
 
 
-def mark_batch_reported(batch_id: str, *, zip_path: str, now: datetime, session: Session) -> None:
-    """Record that receipt and archive are in their places."""
-    session.execute(
+def mark_batch_reported(batch_id: str, *, run_id: str, zip_path: str, now: datetime, session: Session) -> bool:
+    """
+    Record that receipt and archive of this run are in their places.
+
+    False means that the batch is under way again: an operator's retry was faster, and must not end unreported.
+    """
+    statement = (
         update(ProcessingJob)
-        .where(ProcessingJob.batch_id == batch_id)
+        .where(
+            ProcessingJob.batch_id == batch_id,
+            ProcessingJob.run_id == run_id,
+            ProcessingJob.status.in_(FINAL_BATCH_STATES),
+        )
         .values(reported_at=now, updated_at=now, zip_path=zip_path)
     )
+    return affected(session.execute(statement)) == 1
 
 
 def _whereabouts(drop: Drop, zip_path: str) -> dict[str, Any]:

@@ -311,7 +311,7 @@ def _record_one(  # noqa: PLR0913 - the fields of one outcome
             token=token,
             state=state,
             finished_at=moment,
-            duration_ms=round((moment - started_at).total_seconds() * 1000) if started_at else 0,
+            duration_ms=max(round((moment - started_at).total_seconds() * 1000), 0) if started_at else 0,
             result=result,
             error_type=error_type,
             error_message=error_message,

@@ -50,16 +50,6 @@ def find_finished_batches(*, session: Session) -> list[str]:
     return list(session.scalars(query))
 
 
-def find_overdue_batches(*, started_before: datetime, session: Session) -> list[BatchRecord]:
-    """Return the batches whose processing began before this time and is not over."""
-    query = select(ProcessingJob).where(
-        ProcessingJob.status == BatchState.PROCESSING,
-        ProcessingJob.reported_at.is_(None),
-        ProcessingJob.started_at < started_before,
-    )
-    return [record_of(job) for job in session.scalars(query)]
-
-
 def lock_for_closing(batch_id: str, *, session: Session) -> BatchRecord | None:
     """Take the batch's row for the rest of the transaction if it is ready to be closed: of several closers one wins."""
     query = (

@@ -29,11 +29,12 @@ from inbox.core.errors import (
     TimeoutError,  # noqa: A004 - the name is part of the product's contract
     classify_http_status,
 )
+from inbox.core.retry import LONGEST_WAIT_SECONDS
 from inbox.handlers.base import File, HandlerSpec
 
 MAX_RESPONSE_BYTES: Final = 16 * 1024**2
 MAX_CONNECT_SECONDS: Final = 10.0
-MAX_RETRY_AFTER_SECONDS: Final = 86_400.0  # beyond a day it is a slip, and would outlive every batch
+MAX_RETRY_AFTER_SECONDS: Final = LONGEST_WAIT_SECONDS
 EXCERPT_CHARS: Final = 200
 _PIECE_BYTES: Final = 64 * 1024
 

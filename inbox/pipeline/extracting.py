@@ -19,6 +19,7 @@ from inbox.domain import BatchLease, Drop, Extraction
 from inbox.utils.drops import require_unchanged
 from inbox.utils.filesystem import sync_directory
 from inbox.utils.mounts import filesystem_type, is_in_memory
+from inbox.utils.renaming import id_of, rename_into_nothing, replace_if_it_is
 from inbox.utils.reserving import Reservation
 from inbox.utils.volume import Volume
 
@@ -27,6 +28,7 @@ HEADROOM_BYTES: Final = 64 * 1024**2
 PLENTY: Final = 4
 """So many times what is needed is more than others will take in the meantime."""
 NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_TAKEN_OVER: Final = "another worker has taken the batch over"
 
 
 def extract(
@@ -55,9 +57,7 @@ def extract(
                 fd, plan, staging, terms.limits, watchman=watchman, before_writing=reservation.use
             )
         require_unchanged(fd, drop)
-        if not still_held():
-            raise LeaseLostError("another worker has taken the batch over", subject=lease.batch_id)
-        _publish(staging, volume.published(lease.batch_id), volume.staging)
+        _publish(staging, volume.published(lease.batch_id), lease, still_held=still_held)
     except OSError as error:
         if error.errno in NO_ROOM:  # where nothing can be reserved, others may take what was there
             raise NoRoomError(room_for(volume.staging, plan), "the rest of the archive") from error
@@ -147,17 +147,29 @@ def clear_staging(volume: Volume, open_tokens: Callable[[], Collection[str]]) ->
     return len(dead)
 
 
-def _publish(staging: Path, published: Path, attic: Path) -> None:
+def _publish(staging: Path, published: Path, lease: BatchLease, *, still_held: Callable[[], bool]) -> None:
     """
-    Rename the finished folder into its place, durably.
+    Give the finished folder its place, durably, while the lease is ours.
 
-    What may be there is the work of an attempt that died before its rows were written; it goes, by a rename first, so
-    that no moment shows a mixture.
+    What lay there at a moment when the lease was ours is the work of an attempt that died, or lost the batch, before
+    its rows were written; it gives way. Anything else was published by whoever took the batch over while we were held
+    up, and stays: with rows, handlers read it. Each look comes before the question, and each rename proves that
+    what it replaced is what was seen.
     """
-    if os.path.lexists(published):
-        old = attic / f"{published.name[:32]}.{staging.name.rpartition('.')[2]}.old"
-        published.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
-    staging.rename(published)
+    attic = staging.with_name(f"{staging.name}.old")
+    try:
+        while True:
+            remnant = id_of(published)
+            if not still_held():
+                raise LeaseLostError(_TAKEN_OVER, subject=lease.batch_id)
+            if remnant is not None:
+                if not replace_if_it_is(published, remnant, staging, attic):
+                    raise LeaseLostError(_TAKEN_OVER, subject=lease.batch_id)
+                break
+            with suppress(FileExistsError):
+                rename_into_nothing(staging, published)
+                break
+    finally:
+        shutil.rmtree(attic, ignore_errors=True)
     sync_directory(published.parent)
-    sync_directory(attic)
+    sync_directory(staging.parent)

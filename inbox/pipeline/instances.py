@@ -1,8 +1,9 @@
 """
 Which service instances live, as far as this machine can tell.
 
-Each holds a file lock on the volume for as long as it runs. Locks of one kernel tell the truth, so for owners of the
-same boot a lock that can be had means that its holder is gone; about other machines only an expired lease says so.
+Each holds a file lock on the volume for as long as it runs. A lock tells the truth to those who share a kernel and a
+mounted file system: to them one that can be had means that its holder is gone. About all others, such as another
+machine, or another container with a mount of its own whose locks end there, only a lease that nobody extends says so.
 """
 
 import os
@@ -20,18 +21,29 @@ from inbox.domain import InHand, Owner
 from inbox.pipeline.dispatching.slots import Slots
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_UNKNOWN: Final = "unknown"
+_PATIENCE_SECONDS: Final = 10.0
+"""Others try our lock for an instant, to see whether we live."""
 
 
-def this_owner() -> Owner:
-    """Return a name for this process that no other one has had or will have."""
-    return Owner(host=socket.gethostname().replace("/", "_")[:64], boot=_boot(), pid=os.getpid())
+def this_owner(folder: Path | None = None) -> Owner:
+    """
+    Return a name for this process that no other one has had or will have.
+
+    Host and process id of a container repeat; the nonce does not. `folder` is where instances leave their marks: its
+    file system, as this kernel numbers it, belongs to the name.
+    """
+    boot = _boot()
+    if folder is not None and boot != _UNKNOWN:
+        boot += f"-{folder.stat().st_dev:x}"
+    return Owner(host=socket.gethostname().replace("/", "_")[:64], boot=boot, pid=os.getpid())
 
 
 def _boot() -> str:
     try:
         return _BOOT_ID.read_text("ascii").strip()[:8]
     except OSError:
-        return "unknown"
+        return _UNKNOWN
 
 
 class Instance:
@@ -40,15 +52,15 @@ class Instance:
     def __init__(self, folder: Path, owner: Owner, *, workers: int) -> None:
         self.owner = str(owner)
         self._folder = folder
-        self._boot = owner.boot
-        self._lock = FileLock(_lock_path(folder, self.owner), blocking=False)
+        self._host, self._boot = owner.host, owner.boot
+        self._lock = FileLock(_lock_path(folder, self.owner), timeout=_PATIENCE_SECONDS)
         self.slots_path = _slots_path(folder, self.owner)
         self._workers = workers
         self.slots: Slots | None = None
 
     def __enter__(self) -> Self:
         try:
-            self._lock.acquire()
+            self._lock.acquire(poll_interval=0.01)
             self.slots = Slots(self.slots_path, count=self._workers)
         except (OSError, Timeout) as error:
             raise StorageError("cannot mark this instance as alive", subject=str(self._folder)) from error
@@ -70,7 +82,7 @@ class Instance:
         """
         dead: dict[str, list[InHand]] = {}
         for base in {base_of(owner) for owner in owners} - {self.owner}:
-            if base.split("/")[1:2] != [self._boot]:
+            if self._boot == _UNKNOWN or base.split("/")[1:2] != [self._boot]:
                 continue
             lock_path = _lock_path(self._folder, base)
             if not lock_path.exists():
@@ -86,10 +98,15 @@ class Instance:
         return dead
 
     def bury_dead(self, owners_with_leases: Collection[str]) -> None:
-        """Remove the marks of dead instances that hold no lease any more."""
+        """
+        Remove the marks of dead instances that hold no lease any more.
+
+        Only those whose locks tell us the truth, and those of this host before it was started anew: elsewhere somebody
+        may live whose lock we cannot see, and whose workers need their marks.
+        """
         keep = {_stem(base_of(owner)) for owner in owners_with_leases} | {_stem(self.owner)}
         for path in self._folder.glob("*.lock"):
-            if path.stem in keep:
+            if path.stem in keep or not self._may_judge(path.stem):
                 continue
             lock = FileLock(path, blocking=False)
             with suppress(Timeout, OSError):
@@ -97,6 +114,11 @@ class Instance:
                 path.with_suffix(".slots").unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
                 lock.release()
+
+    def _may_judge(self, stem: str) -> bool:
+        host, boot, *_ = *stem.rsplit("_", 3), "", ""
+        was_here_before = host == self._host and boot.partition("-")[0] != self._boot.partition("-")[0]
+        return self._boot != _UNKNOWN and (boot == self._boot or was_here_before)
 
     def _in_hand(self, base: str) -> list[InHand]:
         try:

@@ -57,7 +57,12 @@ class Reporter:
         receipt = self._write_receipt(batch.drop_name, batch, str(batch.state), batch.reason_code, batch.reason)
         archive = self._archive(batch, receipt)
         with self._sessions.writing() as session:
-            batches.mark_batch_reported(batch.batch_id, zip_path=archive, now=self._clock.now(), session=session)
+            marked = batches.mark_batch_reported(
+                batch.batch_id, run_id=batch.run_id, zip_path=archive, now=self._clock.now(), session=session
+            )
+            newest = None if marked else batches.find_batches([batch.batch_id], session=session).get(batch.batch_id)
+        if newest is not None and newest.state in FINAL_BATCH_STATES:  # our receipt may have replaced a later run's
+            self._write_receipt(newest.drop_name, newest, str(newest.state), newest.reason_code, newest.reason)
         return Reported(self._volume.relative(receipt), archive)
 
     def report_duplicate(self, drop: Drop, batch: BatchRecord) -> Reported:

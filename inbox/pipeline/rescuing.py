@@ -1,5 +1,5 @@
 """
-Rescuing: every leased state expires, and whatever its holder left is taken over.
+Rescuing: every lease ends that nobody extends, and whatever its holder left is taken over.
 
 A file that a dead process had in hand is charged the attempt; files it had only claimed are given back uncounted. What
 was in hand is read from the instance's slot file, which outlives the process; where that cannot be read (another
@@ -9,25 +9,28 @@ machine), every claimed file is charged, so that a file which kills its worker c
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from inbox.core.errors import RetryableError, WorkerError
-from inbox.core.idempotency import detect_stale_processing, should_reprocess_file
 from inbox.core.retry import calculate_backoff, should_retry
-from inbox.database import batches, leasing, runs, work
+from inbox.database import batches, leasing, overdue, work
 from inbox.database.batches import BatchRecord
-from inbox.database.connection import Sessions
-from inbox.database.leasing import ExpiredLease
+from inbox.database.connection import Sessions, retry_when_busy
+from inbox.database.leasing import HeldLease
 from inbox.database.models import FileExtraction
 from inbox.domain import ClaimedFile, InHand, Outcome
 from inbox.lifecycle import BatchState, FileState
 from inbox.utils.clock import Clock
+from inbox.utils.lasting import Lasting
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 WhatWasInHand = Callable[[str], Collection[InHand] | None]
 """Given an owner that is gone, what its processes had in hand; None when nobody can know."""
+
+_LONGEST_ROUND_SECONDS: Final = 300.0
+"""What the time between two rounds counts at most when it is about how long something has been going on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,45 +54,52 @@ class RetryPolicy:
 
 
 class Rescuer:
-    """Takes over from the dead, and ends what has run out of its time."""
+    """
+    Takes over from the dead, and ends what has run out of its time.
+
+    How long a batch has been going on is counted here, in the time that this process has watched it: a clock that
+    jumps, another machine's that is ahead, or a night asleep must not end what somebody works on.
+    """
 
     def __init__(self, sessions: Sessions, clock: Clock, policy: RetryPolicy, *, batch_time: timedelta) -> None:
         self._sessions = sessions
         self._clock = clock
         self._policy = policy
         self._batch_time = batch_time
+        self._runs: Lasting[tuple[str, str]] = Lasting(_LONGEST_ROUND_SECONDS)
+        self._unleased: Lasting[tuple[str, datetime | None]] = Lasting(_LONGEST_ROUND_SECONDS)
 
-    def rescue(self, *, dead_owners: Collection[str], what_was_in_hand: WhatWasInHand) -> Iterator[Rescue]:
-        """Take over every lease that has expired or whose owner is known to be gone."""
-        now = self._clock.now()
+    def rescue(
+        self, *, over: Collection[HeldLease], dead_owners: Collection[str], what_was_in_hand: WhatWasInHand
+    ) -> Iterator[Rescue]:
+        """Take over the leases that were seen to be over, and every one whose owner is known to be gone."""
         with self._sessions.reading() as session:
-            expired = leasing.find_expired(now=now, dead_owners=dead_owners, session=session)
-        for lease in expired:
+            leases = leasing.find_leases(session=session)
+        orphans = [lease for lease in leases if lease.owner in dead_owners]
+        for lease in {lease.token: lease for lease in [*over, *orphans]}.values():
             in_hand = what_was_in_hand(lease.owner)
             error = RetryableError("the worker died while it had this file", hint="see the log for how it ended")
-            rescued = self.settle(
-                lease, in_hand=in_hand, error=error, owner_is_dead=lease.owner in dead_owners, now=now
-            )
+            rescued = self.settle(lease, in_hand=in_hand, error=error, owner_is_dead=lease.owner in dead_owners)
             if rescued is not None:
                 yield rescued
 
+    @retry_when_busy
     def settle(
         self,
-        lease: ExpiredLease,
+        lease: HeldLease,
         *,
         in_hand: Collection[InHand] | None,
         error: WorkerError,
         owner_is_dead: bool,
-        now: datetime | None = None,
     ) -> Rescue | None:
         """
         Decide about everything under one lease; None when somebody else does.
 
         Files in hand are charged with `error`, all of them when `in_hand` is None; the others go back uncounted.
         """
-        now = now or self._clock.now()
+        now = self._clock.now()
         with self._sessions.writing() as session:
-            if not leasing.take_over(lease, now=now, owner_is_dead=owner_is_dead, session=session):
+            if not leasing.take_over(lease, owner_is_dead=owner_is_dead, session=session):
                 return None
             batches.rescue_batch(lease.token, max_attempts=self._policy.max_attempts, now=now, session=session)
             guilty = None if in_hand is None else {hand.doc_id for hand in in_hand if hand.token == lease.token}
@@ -110,41 +120,51 @@ class Rescuer:
         return tuple(pair for pair in verdicts if pair[0].doc_id in recorded)
 
     def rescue_unleased(self, *, timeout: timedelta) -> int:
-        """Take over files that were started by hand, without a lease, and are stale. Returns how many."""
-        now = self._clock.now()
-        seconds = timeout.total_seconds()
+        """
+        Take over files that were started by hand, without a lease, and have been in processing for so long.
+
+        One that does not know when it began is taken over at once. Returns how many.
+        """
+        now, ticks = self._clock.now(), self._clock.monotonic()
+        error = RetryableError("nobody finished this file in time")
         with self._sessions.writing() as session:
-            held = work.find_held_files(None, session=session)
-            stale = [file for file in held if detect_stale_processing(file, seconds, now=now)]
+            held = {
+                (file.doc_id, file.processing_started_at): file for file in work.find_held_files(None, session=session)
+            }
+            self._unleased.look(held, began=ticks, ended=ticks)
+            stale = self._unleased.for_at_least(timeout.total_seconds())
             outcomes = [
-                self._outcome(
-                    file,
-                    RetryableError("nobody finished this file in time"),
-                    now,
-                    again=should_reprocess_file(
-                        file, max_attempts=self._policy.max_attempts, timeout_seconds=seconds, now=now
-                    ),
-                )
-                for file in stale
+                self._verdict(file, error, now)
+                for key, file in held.items()
+                if key in stale or file.processing_started_at is None
             ]
             return len(work.record_outcomes(outcomes, session=session))
 
+    def bring_back(self) -> int:
+        """Make due what waits for longer than anything may: a clock was set back. Returns how many."""
+        with self._sessions.writing() as session:
+            return overdue.bring_back(now=self._clock.now(), session=session)
+
     def end_overdue(self) -> Iterator[tuple[BatchRecord, int]]:
         """Fail the unfinished files of batches past their time, as TIMEOUT; closing then settles the batch."""
-        now = self._clock.now()
+        now, ticks = self._clock.now(), self._clock.monotonic()
         with self._sessions.reading() as session:
-            overdue = runs.find_overdue_batches(started_before=now - self._batch_time, session=session)
-        for batch in overdue:
+            running = {
+                (batch.batch_id, batch.run_id): batch
+                for batch in batches.find_open_batches([BatchState.PROCESSING], session=session)
+            }
+        self._runs.look(running, began=ticks, ended=ticks)
+        for key in sorted(self._runs.for_at_least(self._batch_time.total_seconds())):
             with self._sessions.writing() as session:
                 files = work.fail_unfinished_files(
-                    batch.batch_id,
+                    running[key].batch_id,
                     error_type="TIMEOUT",
                     message=f"the batch ran out of its time ({self._batch_time.total_seconds():g} s)",
                     now=now,
                     session=session,
                 )
             if files:
-                yield batch, files
+                yield running[key], files
 
     def forget_vanished(self, is_gone: Callable[[BatchRecord], bool]) -> Iterator[BatchRecord]:
         """Forget received batches whose drop was taken away before anybody extracted it."""
@@ -157,11 +177,7 @@ class Rescuer:
                         yield batch
 
     def _verdict(self, file: FileExtraction, error: WorkerError, now: datetime) -> Outcome:
-        return self._outcome(
-            file, error, now, again=should_retry(error, file.retry_count + 1, self._policy.max_attempts)
-        )
-
-    def _outcome(self, file: FileExtraction, error: WorkerError, now: datetime, *, again: bool) -> Outcome:
+        again = should_retry(error, file.retry_count + 1, self._policy.max_attempts)
         started_at = file.processing_started_at or now
         return Outcome(
             doc_id=file.doc_id,

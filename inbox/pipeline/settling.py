@@ -17,6 +17,7 @@ from typing import Final
 from inbox.archives import Completeness, check_complete
 from inbox.core.errors import NotSettledError, StorageError
 from inbox.domain import Drop
+from inbox.utils.ages import Ages
 from inbox.utils.clock import Clock
 from inbox.utils.drops import is_being_written, opened
 
@@ -77,6 +78,7 @@ class Settler:
         self._clock = clock
         self._trust_age = trust_age
         self._take_closed = take_closed
+        self._ages = Ages(clock)
         self._watched: dict[str, _Watched] = {}
         self._announced: deque[tuple[str, float]] = deque(maxlen=_MOST_ANNOUNCED)
         self._unseen: dict[str, float] = {}
@@ -129,7 +131,7 @@ class Settler:
 
         By its times, or by how long it has been watched: its writer may have set times that are still to come.
         """
-        told = self._clock.now().timestamp() - drop.changed_at
+        told = self._ages.seconds_since(drop.changed_at)
         return max(told, self._clock.monotonic() - self._watch(drop).since)
 
     def next_look_in(self) -> float | None:
@@ -153,7 +155,7 @@ class Settler:
         """Begin anew when anything changed: a writer may have reserved the size and set the time itself."""
         watched = self._watched.get(drop.name)
         if watched is None or watched.drop != drop:
-            age = max(self._clock.now().timestamp() - drop.changed_at, 0.0) if self._trust_age else 0.0
+            age = max(self._ages.seconds_since(drop.changed_at), 0.0) if self._trust_age else 0.0
             first_look = watched is None
             since = self._clock.monotonic() - (age if first_look else min(age, self._quiet))
             was_announced = watched is not None and watched.early_at is not None

@@ -69,7 +69,7 @@ class Summariser:
                 now=now,
                 session=session,
             )
-        return Closing(batch, state, counts, (now - (batch.started_at or now)).total_seconds())
+        return Closing(batch, state, counts, max((now - (batch.started_at or now)).total_seconds(), 0.0))
 
 
 def summarise(
@@ -93,7 +93,7 @@ def summarise(
         "received_at": batch.created_at.isoformat(),
         "started_at": started_at.isoformat(),
         "finished_at": finished_at.isoformat(),
-        "duration_seconds": round((finished_at - started_at).total_seconds(), 3),
+        "duration_seconds": max(round((finished_at - started_at).total_seconds(), 3), 0.0),
         "archive_bytes": batch.identity.size_bytes,
         "directories": batch.total_directories,
         "unaccounted": batch.total_files - counts["members"],

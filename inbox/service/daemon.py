@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from inbox import events
 from inbox.core.errors import DatabaseUnavailableError
-from inbox.database import leasing
 from inbox.database.connection import Sessions, ping
+from inbox.database.leasing import HEARTBEAT_SHARE
 from inbox.events import Emit, Event
 from inbox.lifecycle import BatchState
 from inbox.pipeline.dispatching.supervising import Supervisor
 from inbox.pipeline.rescans import Pace
-from inbox.pipeline.runner import Closing, Intake, Rescuing, is_everything_done
+from inbox.pipeline.runner import Closing, Heartbeat, Intake, Rescuing, is_everything_done
 from inbox.pipeline.watching import scan
 from inbox.service.health import Health
 from inbox.service.legs import Leg
@@ -86,13 +86,24 @@ class Daemon:
     _rounds_ended: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        def make(name: str, round_: Callable[[], None], interval: Callable[[], float]) -> Leg:
-            return Leg(name, round_, interval=interval, clock=self.clock, emit=self.emit)
+        def make(
+            name: str, round_: Callable[[], None], interval: Callable[[], float], longest_wait: float = 30.0
+        ) -> Leg:
+            return Leg(name, round_, interval=interval, clock=self.clock, emit=self.emit, longest_wait=longest_wait)
 
         self._intake = make("intake", self._take_in, self._until_next_scan)
         self._closing = make("closing", self._close, lambda: _CLOSING_SECONDS)
         self._rescuing = make("rescuing", self.rescuing.round, lambda: self.rhythm.lease_life.total_seconds() / 4)
-        self._heartbeat = make("heartbeat", self._beat, lambda: self.rhythm.lease_life.total_seconds() / 4)
+        beat_seconds = self.rhythm.lease_life.total_seconds() * HEARTBEAT_SHARE
+        heartbeat = Heartbeat(
+            sessions=self.sessions,
+            clock=self.clock,
+            life=self.rhythm.lease_life,
+            owners=lambda: [self.owner, *self.supervisor.owners()],
+            observer=self.rescuing.observer,
+            on_over=self._rescuing.bell.ring,
+        )
+        self._heartbeat = make("heartbeat", heartbeat.round, lambda: beat_seconds, longest_wait=beat_seconds / 4)
         self._workers = threading.Thread(target=self.supervisor.run, name="supervisor", daemon=True)
         self._legs = (self._rescuing, self._heartbeat, self._intake, self._closing)
         self._database = Question("asking the database", lambda: ping(self.engine))
@@ -189,11 +200,6 @@ class Daemon:
         interval = self._lookout.seconds_to_next_scan()
         soon = self.intake.next_look_in()
         return interval if soon is None else min(max(soon, 0.01), interval)
-
-    def _beat(self) -> None:
-        owners = [self.owner, *self.supervisor.owners()]
-        with self.sessions.writing() as session:
-            leasing.extend_leases(owners, now=self.clock.now(), life=self.rhythm.lease_life, session=session)
 
     def _stop(self) -> None:
         """Stop taking first, then let the workers finish, and keep the heartbeat while anybody may hold a lease."""

@@ -22,7 +22,11 @@ _LONGEST_SECONDS: Final = 30.0
 
 
 class Leg:
-    """Calls `round` whenever the bell rings or `interval()` seconds have passed, until told to stop."""
+    """
+    Calls `round` whenever the bell rings or `interval()` seconds have passed, until told to stop.
+
+    After trouble it waits with backoff, `longest_wait` seconds at the most.
+    """
 
     def __init__(
         self,
@@ -32,6 +36,7 @@ class Leg:
         interval: Callable[[], float],
         clock: Clock,
         emit: Emit,
+        longest_wait: float = _LONGEST_SECONDS,
     ) -> None:
         self.name = name
         self.bell = Bell()
@@ -42,6 +47,7 @@ class Leg:
         self._interval = interval
         self._clock = clock
         self._emit = emit
+        self._longest_wait = longest_wait
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -79,7 +85,7 @@ class Leg:
                 if not self.is_held_up:
                     self._rest()
                 else:
-                    self._stopping.wait(calculate_backoff(failures, _BASE_SECONDS, _LONGEST_SECONDS))
+                    self._stopping.wait(calculate_backoff(failures, _BASE_SECONDS, self._longest_wait))
                 failures += 1
                 continue
             if failures:

@@ -51,6 +51,7 @@ _WORDING: Final[dict[type[Event], tuple[int, str]]] = {
         "{times} more to be tried again in {seconds:g} s by {by}: {error_type}, as {member_path}: {error}",
     ),
     events.OutcomesLost: (_WARNING, "{times} more outcomes came too late in {seconds:g} s by {by} and do not count"),
+    events.LeaseLost: (_WARNING, "worker {worker} was held up for too long: {files} files are left to others"),
     events.WorkerDied: (_ERROR, "worker {worker} died: {reason}"),
     events.WorkRescued: (_WARNING, "took over from {owner}: {released} files given back, {charged} charged"),
     events.FilesReleased: (_INFO, "{files} claimed files given back"),

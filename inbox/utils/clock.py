@@ -13,7 +13,10 @@ class Clock(Protocol):
         """Return the wall-clock time, aware, in UTC."""
 
     def monotonic(self) -> float:
-        """Return seconds that never jump."""
+        """Return seconds that never jump, and stand still while the machine is suspended."""
+
+    def boottime(self) -> float:
+        """Return seconds that never jump, and go on while the machine is suspended."""
 
 
 class SystemClock:
@@ -24,6 +27,9 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+    def boottime(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Bell:

@@ -21,9 +21,10 @@ from inbox.database import leasing, work
 from inbox.database.connection import Sessions, retry_when_busy
 from inbox.database.work import Page
 from inbox.domain import ClaimedFile
-from inbox.events import Emit, FilesReleased
+from inbox.events import Emit, FilesReleased, LeaseLost
 from inbox.handlers.base import File
 from inbox.pipeline.dispatching.attempting import Attempting
+from inbox.pipeline.dispatching.holding import Hold
 from inbox.pipeline.dispatching.recording import Recorder
 from inbox.pipeline.dispatching.slots import Slots
 from inbox.utils.clock import Bell, Clock
@@ -117,9 +118,10 @@ class Worker:
     def run(self) -> None:
         """Work until told to drain; then finish the file in hand, record everything, and give the rest back."""
         self._link.say(READY)
-        while (page := self._claim_patiently()) is not None:
+        while (claim := self._claim_patiently()) is not None:
+            page, hold = claim
             if page.files:
-                self._work_off(page)
+                self._work_off(page, hold)
                 self._link.say(PROGRESS)
             else:
                 self._link.say(IDLE)
@@ -127,14 +129,14 @@ class Worker:
         self._recorder.close()
         self._end_leases()
 
-    def _claim_patiently(self) -> Page | None:
+    def _claim_patiently(self) -> tuple[Page, Hold] | None:
         """Return the next page, as soon as the database gives one; None when told to drain, also meanwhile."""
         failures = 0
         while not self._link.draining:
             try:
                 if failures:
                     self._give_back_strays()
-                page = self._claim()
+                claim = self._claim()
             except DatabaseUnavailableError:
                 self._link.say(TROUBLE)
                 self._link.wait(calculate_backoff(failures, _PATIENCE_BASE_SECONDS, _PATIENCE_MAX_SECONDS))
@@ -142,13 +144,14 @@ class Worker:
                 continue
             if failures:
                 self._link.say(PROGRESS)
-            return page
+            return claim
         return None
 
     @retry_when_busy
-    def _claim(self) -> Page:
+    def _claim(self) -> tuple[Page, Hold]:
         """Claim a page, of which half may be due again; pages of one file take turns at that."""
         again = (self._page_size + (not self._lets_others_first)) // 2
+        began = self._clock.boottime()
         with self._sessions.writing() as session:
             page = work.claim_files(
                 self._plan.owner,
@@ -161,22 +164,24 @@ class Worker:
             )
         self._finished_tokens = []
         self._lets_others_first = not self._lets_others_first
-        return page
+        hold = Hold(page.token, self._plan.lease_life, self._sessions, self._clock, confirmed_at=began)
+        return page, hold
 
     def _give_back_strays(self) -> None:
         """Give back what a claim took whose commit was never confirmed: nobody else would, while our heart beats."""
         with self._sessions.writing() as session:
             held = {lease.token for lease in leasing.leases_of(self._plan.owner, session=session)}
             strays = held - set(self._finished_tokens)
+            leasing.drop_leases(strays, session=session)  # before the files, as whoever takes over does
             for token in strays:
                 work.release_files(token, session=session)
-            leasing.drop_leases(strays, session=session)
 
-    def _work_off(self, page: Page) -> None:
+    def _work_off(self, page: Page, hold: Hold) -> None:
         began = self._clock.monotonic()
-        done = 0
+        done, held = 0, True
         for claimed in page.files:
-            if self._link.draining:
+            held = hold.is_trusted() or self._confirm_patiently(hold)
+            if self._link.draining or not held:
                 break
             self._slots.take(self._plan.slot, page.token, claimed.doc_id, self._clock.monotonic())
             outcome = self._attempting.attempt(claimed, self._prepare(claimed))
@@ -184,10 +189,29 @@ class Worker:
             self._recorder.add(claimed, outcome)
             done += 1
         self._recorder.flush()
-        if done < len(page.files):
+        if not held:
+            self._emit(LeaseLost(self._plan.slot, len(page.files) - done))
+        elif done < len(page.files):
             self._release(page.token)
         self._finished_tokens.append(page.token)
         self._adapt(done, self._clock.monotonic() - began)
+
+    def _confirm_patiently(self, hold: Hold) -> bool:
+        """Say whether the lease is still ours, as soon as the database can tell; True also when told to drain."""
+        failures = 0
+        while not self._link.draining:
+            try:
+                held = hold.confirm()
+            except DatabaseUnavailableError:
+                self._link.say(TROUBLE)
+                self._link.wait(calculate_backoff(failures, _PATIENCE_BASE_SECONDS, _PATIENCE_MAX_SECONDS))
+                failures += 1
+                continue
+            if failures:
+                self._link.say(PROGRESS)
+            if hold.is_trusted() or not held:
+                return held
+        return True
 
     def _adapt(self, done: int, seconds: float) -> None:
         """Aim at pages of half a second; grow fourfold at most, since the next files may be slower."""

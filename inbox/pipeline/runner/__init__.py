@@ -6,9 +6,10 @@ the next leg.
 """
 
 from inbox.pipeline.runner.closing import Closing, is_everything_done
+from inbox.pipeline.runner.heartbeat import Heartbeat
 from inbox.pipeline.runner.intake import Intake
 from inbox.pipeline.runner.rescue import Rescuing
 from inbox.pipeline.runner.timing import Timing
 from inbox.pipeline.runner.unpacking import Unpacker
 
-__all__ = ["Closing", "Intake", "Rescuing", "Timing", "Unpacker", "is_everything_done"]
+__all__ = ["Closing", "Heartbeat", "Intake", "Rescuing", "Timing", "Unpacker", "is_everything_done"]

@@ -13,6 +13,7 @@ from inbox.events import Emit
 from inbox.pipeline.claiming import clear_locks
 from inbox.pipeline.extracting import clear_staging
 from inbox.pipeline.instances import Instance
+from inbox.pipeline.observing import Observer
 from inbox.pipeline.rescuing import Rescuer
 from inbox.pipeline.runner.timing import Timing
 from inbox.pipeline.watching import scan
@@ -32,6 +33,7 @@ class Rescuing:
     sessions: Sessions
     rescuer: Rescuer
     instance: Instance
+    observer: Observer
     timing: Timing
     emit: Emit
     on_rescued: Callable[[], None] = _nothing
@@ -41,12 +43,13 @@ class Rescuing:
         with self.sessions.reading() as session:
             owners = leasing.lease_owners(session=session)
         dead = self.instance.find_dead(owners)
-        rescued = list(self.rescuer.rescue(dead_owners=dead, what_was_in_hand=dead.get))
+        over = self.observer.over()
+        rescued = list(self.rescuer.rescue(over=over, dead_owners=dead, what_was_in_hand=dead.get))
         for rescue in rescued:
             self.emit(events.WorkRescued(rescue.owner, rescue.released, len(rescue.charged)))
             for claimed, outcome in rescue.charged:
                 self.emit(events.attempt_event(claimed, outcome, counts=True))
-        unleased = self.rescuer.rescue_unleased(timeout=self.timing.batch_time)
+        unleased = self.rescuer.rescue_unleased(timeout=self.timing.batch_time) + self.rescuer.bring_back()
         for batch, files in self.rescuer.end_overdue():
             self.emit(events.BatchOverdue(batch.batch_id, batch.drop_name, files))
         for batch in self.rescuer.forget_vanished(self._is_gone):

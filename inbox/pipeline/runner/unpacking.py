@@ -129,7 +129,9 @@ class Unpacker:
 
     def _still_held(self, lease: BatchLease) -> bool:
         with self.sessions.writing() as session:
-            return leasing.is_held(lease.token, self.owner, now=self.clock.now(), session=session)
+            return leasing.confirm_lease(
+                lease.token, now=self.clock.now(), life=self.timing.lease_life, session=session
+            )
 
     def _refuse(self, fd: int, lease: BatchLease, error: ArchiveRefusedError, age_seconds: float) -> Fate:
         """
