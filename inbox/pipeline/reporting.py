@@ -1,8 +1,8 @@
 """
 Reporting: the dropper's receipt, then the archive leaves the uploads.
 
-In that order: whoever sees the archive gone finds the receipt. Each step may be repeated after a crash without harm, and
-whoever takes one holds the lock of the batch or of the drop.
+In that order: whoever sees the archive gone finds the receipt. Each step may be repeated after a crash without harm,
+and whoever takes one holds the lock of the batch or of the drop.
 """
 
 import json
