@@ -172,6 +172,7 @@ class InHand:
     token: str
     doc_id: str
     started_monotonic: float
+    """When the attempt began; infinite once the handler has returned and the outcome is not recorded yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,10 +70,12 @@ class Storage:
         hidden.rename(path)
         return path
 
-    def run(self, *arguments: str, seconds: float = DEADLINE_SECONDS) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, seconds: float = DEADLINE_SECONDS, **settings: object
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "inbox", *arguments],
-            env=self.environment,
+            env=self.environment | {name: str(value) for name, value in settings.items()},
             cwd=self.base.parent,
             capture_output=True,
             text=True,

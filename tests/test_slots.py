@@ -1,5 +1,6 @@
 """The file that says what each worker process has in hand."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -34,6 +35,19 @@ def test_new_slots_are_empty(tmp_path):
         slots.take(1, TOKEN, DOC_ID, 1.0)
     with Slots(path, count=1) as slots:
         assert (1, []) == (len(slots), slots.read_all())
+
+
+def test_finished_file_stays_in_its_slot(tmp_path):
+    """
+    Until its outcome is recorded a file stays in its slot, with no time limit on it any more.
+    """
+    with Slots(tmp_path / "slots", count=2) as slots:
+        slots.take(0, TOKEN, DOC_ID, 1.5)
+        slots.stop_clock(0)
+        finished = slots.read(0)
+        slots.put_down(0)
+
+        assert (InHand(TOKEN, DOC_ID, math.inf), None) == (finished, slots.read(0))
 
 
 class Watched(bytearray):

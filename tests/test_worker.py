@@ -1,5 +1,6 @@
 """A worker in this process: it works its pages off, waits for what is due or the database, gives back the rest."""
 
+import math
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from databases import LIFE, fill_batch
 
-from inbox.core.errors import DatabaseUnavailableError, RetryableError
+from inbox.core.errors import DatabaseRefusedError, DatabaseUnavailableError, RetryableError
 from inbox.database import leasing, work
 from inbox.database.leasing import open_tokens
 from inbox.database.operations import get_batch_files
@@ -32,6 +33,9 @@ class FakeLink:
 
     def say(self, word):
         self.said.append(word)
+
+    def require_whole(self):
+        pass
 
     def wait(self, seconds):
         self.waits.append(seconds)
@@ -119,6 +123,26 @@ def test_worker_notes_what_it_has_in_hand(house, tmp_path):
     assert [True] == noted
     assert Slots(tmp_path / "slots").read(0) is None
     assert ["ENOUGH"] == [event.reason_code for event in house.heard(AttemptSkipped)]
+
+
+def test_file_pays_until_its_outcome_is_recorded(house, tmp_path, monkeypatch):
+    """
+    While an outcome is being written its file is still in the slot, so that what its handler did to the process falls
+    on it; when it is the database that refuses, no file pays.
+    """
+    fill_batch("b1", 1, now=house.clock.now())
+    noted = []
+
+    def refuse(_outcomes, *, session):
+        noted.append(Slots(tmp_path / "slots").read(0))
+        raise DatabaseRefusedError("disk full")
+
+    monkeypatch.setattr(work, "record_outcomes", refuse)
+    with pytest.raises(DatabaseRefusedError):
+        make_worker(house, tmp_path, lambda _: None, FakeLink()).run()
+
+    assert {math.inf} == {hand.started_monotonic for hand in noted}
+    assert Slots(tmp_path / "slots").read(0) is None
 
 
 @pytest.fixture

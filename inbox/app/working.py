@@ -28,10 +28,11 @@ from inbox.handlers.base import File
 from inbox.handlers.registry import load_handlers
 from inbox.pipeline.dispatching.attempting import Attempting
 from inbox.pipeline.dispatching.slots import Slots
-from inbox.pipeline.dispatching.worker import Link, Worker, WorkerPlan
+from inbox.pipeline.dispatching.worker import ORPHANED, Link, Worker, WorkerPlan
 from inbox.service.folding import Folding
 from inbox.service.narrating import narrator
 from inbox.utils.clock import SystemClock
+from inbox.utils.kin import kill_kin, mark_what_is_started
 
 POLL_SECONDS: Final = {"sqlite": 30.0, "postgresql": 3.0}
 """How long an idle worker waits for work that nobody announced to it: on PostgreSQL other replicas register too."""
@@ -40,12 +41,18 @@ _SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 
 
 class WorkerProcess(SpawnProcess):
-    """A worker leads a process group of its own, so that whatever its handler has started is killed with it."""
+    """A worker leads a process group of its own, and whatever its handlers have started is killed with it."""
+
+    owner = ""
 
     def kill(self) -> None:
-        if self.pid is not None and self.is_alive():
-            with suppress(ProcessLookupError):  # so young that it does not lead one yet
-                os.killpg(self.pid, signal.SIGKILL)
+        """Kill it, and what it has started; also what one that has ended already has left."""
+        if self.pid is None:
+            return
+        if self.is_alive():
+            with suppress(ProcessLookupError):  # so that its handler makes nothing of the end of what it waits for
+                os.kill(self.pid, signal.SIGSTOP)
+        kill_kin(self.pid, self.owner)
         super().kill()
 
 
@@ -62,6 +69,7 @@ def spawn_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner:
         name=f"inbox-worker-{slot}",
         daemon=False,
     )
+    process.owner = owner
     try:
         with _signals_held():
             process.start()
@@ -91,6 +99,7 @@ def run_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner: s
     Signals are the supervisor's business; a handler's prints must not mix with log lines.
     """
     os.setpgid(0, 0)
+    mark_what_is_started(owner)
     for number in _SIGNALS:
         signal.signal(number, lambda *_: None)  # not SIG_IGN: that would be inherited by what a handler starts
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -123,7 +132,7 @@ def _work(config: Config, slots_path: Path, slot: int, owner: str, connection: C
         ),
         sessions=sessions,
         slots=Slots(slots_path),
-        link=Link(connection),
+        link=Link(connection, end=partial(_end_with_kin, owner)),
         attempting=Attempting(registry, clock, config.max_retry_attempts, config.retry_base_delay_seconds),
         prepare=partial(file_for_handler, config.storage_base_path),
         clock=clock,
@@ -134,6 +143,11 @@ def _work(config: Config, slots_path: Path, slot: int, owner: str, connection: C
             worker.run()
     finally:
         close(engine)
+
+
+def _end_with_kin(owner: str) -> None:
+    kill_kin(os.getpid(), owner)
+    os._exit(ORPHANED)
 
 
 def file_for_handler(base: Path, claimed: ClaimedFile) -> File:

@@ -4,8 +4,12 @@ What each worker process has in hand, kept where it survives the process.
 A file on the volume, mapped into supervisor and workers: after SIGKILL of a worker the supervisor reads it, after
 SIGKILL of the whole service the next one on this machine does. One slot per worker: lease token, `doc_id`, and when
 the attempt began on the monotonic clock, which all processes of a boot share.
+
+A file stays in its slot until its outcome is recorded or the next one takes the slot: what a handler did to its process
+may show only after it has returned, and a file that nobody is charged for would be tried for ever.
 """
 
+import math
 import mmap
 import struct
 from pathlib import Path
@@ -16,6 +20,8 @@ from inbox.domain import InHand
 
 _SLOT: Final = struct.Struct("<64s32sd")
 _DOC_ID_BYTES: Final = 64
+_STARTED_AT: Final = 96
+_NO_LIMIT: Final = struct.pack("<d", math.inf)
 SLOT_BYTES: Final = 128
 
 
@@ -51,6 +57,11 @@ class Slots:
         packed = _SLOT.pack(doc_id.encode(), token.encode(), started_monotonic)
         self._map[at + _DOC_ID_BYTES : at + _SLOT.size] = packed[_DOC_ID_BYTES:]
         self._map[at : at + _DOC_ID_BYTES] = packed[:_DOC_ID_BYTES]
+
+    def stop_clock(self, slot: int) -> None:
+        """Note that the handler has returned, and that only recording is left: no time limit counts any more."""
+        at = slot * SLOT_BYTES + _STARTED_AT
+        self._map[at : at + 8] = _NO_LIMIT
 
     def put_down(self, slot: int) -> None:
         """Note that this worker has nothing in hand."""

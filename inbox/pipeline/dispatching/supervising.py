@@ -18,7 +18,7 @@ from inbox.core.retry import calculate_backoff
 from inbox.domain import InHand
 from inbox.events import Emit, TroubleBegan, WorkerDied
 from inbox.pipeline.dispatching.slots import Slots
-from inbox.pipeline.dispatching.worker import DRAIN, IDLE, PROGRESS, TROUBLE, WAKE
+from inbox.pipeline.dispatching.worker import DRAIN, IDLE, ORPHANED, PROGRESS, TROUBLE, WAKE
 from inbox.utils.clock import Clock
 
 _TICK_SECONDS: Final = 1.0
@@ -223,6 +223,8 @@ class Supervisor:
         if item.process.is_alive():
             return
         item.process.join()
+        if item.process.exitcode != 0:
+            item.process.kill()  # what its handlers have started ends with it
         hand = self.slots.read(item.slot)
         self.slots.put_down(item.slot)
         seat = self._seats[item.slot]
@@ -241,13 +243,18 @@ class Supervisor:
     @staticmethod
     def _is_guilty(item: _Running, hand: InHand) -> bool:
         """Say whether the process ended because of this file: not with the service, nor for the file before it."""
-        return item.killed_for == hand if item.killed_for is not None else not item.ended_with_us
+        if item.killed_for is not None:
+            return (item.killed_for.token, item.killed_for.doc_id) == (hand.token, hand.doc_id)
+        return not item.ended_with_us
 
     def _explain(self, item: _Running, code: int) -> tuple[str, WorkerError]:
         if item.killed_for is not None:
             limit = self.plan.attempt_timeout.total_seconds()
             text = f"the handler was killed after {limit:g} s"
             return text, TimeoutError(text, hint="raise FILE_PROCESSING_TIMEOUT if it needs longer")
+        if code == ORPHANED:
+            text = "the handler closed the worker process's connection to the service"
+            return text, RetryableError(text, reason_code="WORKER_DIED")
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         text = f"the worker process ended {how}"
         return text, RetryableError(f"{text} while it had this file", reason_code="WORKER_DIED")

@@ -2,8 +2,8 @@
 A worker process: claims a page, runs the handler on each file, records, and claims again.
 
 It talks to its supervisor in single bytes over one connection, and only about itself: whether it is idle, and whether
-it should wake up or drain. When the other end is gone, so is the service, and the worker ends at once: whatever it had
-in hand is in its slot for the next service to read.
+it should wake up or drain. When the other end is gone, so is the service, and the worker ends at once, after recording
+what it has finished: whatever it had in hand is in its slot for the next service to read.
 """
 
 import os
@@ -12,10 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Final
 
-from inbox.core.errors import DatabaseUnavailableError
+from inbox.core.errors import DatabaseUnavailableError, WorkerError
 from inbox.core.retry import calculate_backoff
 from inbox.database import leasing, work
 from inbox.database.connection import Sessions, retry_when_busy
@@ -23,6 +24,7 @@ from inbox.database.work import Page
 from inbox.domain import ClaimedFile
 from inbox.events import Emit, FilesReleased, LeaseLost
 from inbox.handlers.base import File
+from inbox.lifecycle import FileState
 from inbox.pipeline.dispatching.attempting import Attempting
 from inbox.pipeline.dispatching.holding import Hold
 from inbox.pipeline.dispatching.recording import Recorder
@@ -39,9 +41,14 @@ TROUBLE: Final = b"t"
 MAX_PAGE: Final = 1000
 PAGE_SECONDS: Final = 0.5
 """A page holds about so much work, so that slow files do not wait behind each other in one process."""
-_ORPHANED: Final = 70
+ORPHANED: Final = 70
+_LAST_WORDS_SECONDS: Final = 2.0
 _PATIENCE_BASE_SECONDS: Final = 0.2
 _PATIENCE_MAX_SECONDS: Final = 10.0
+
+
+def _nothing() -> None:
+    """Nothing is left to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +61,22 @@ class WorkerPlan:
     poll_interval: timedelta
 
 
-class Link:
-    """The worker's end of the connection. Listening happens in a thread of its own."""
+def _end_alone() -> None:
+    os._exit(ORPHANED)
 
-    def __init__(self, connection: Connection) -> None:
+
+class Link:
+    """
+    The worker's end of the connection. Listening happens in a thread of its own.
+
+    When the other end is gone, `last_words` has a moment, and then `end` ends the process.
+    """
+
+    def __init__(self, connection: Connection, *, end: Callable[[], None] = _end_alone) -> None:
+        self.last_words: Callable[[], None] = _nothing
         self._connection = connection
+        self._identity = self._look()
+        self._end = end
         self._bell = Bell()
         self._lock = threading.Lock()
         self.draining = False
@@ -69,7 +87,19 @@ class Link:
             try:
                 self._connection.send_bytes(word)
             except OSError:
-                os._exit(_ORPHANED)
+                self._end_orphaned()
+
+    def require_whole(self) -> None:
+        """End the process when the connection was closed from within, so that whoever did it has the file in hand."""
+        if self._look() != self._identity:
+            self._end_orphaned()
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = os.fstat(self._connection.fileno())
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def wait(self, seconds: float) -> None:
         self._bell.wait(seconds)
@@ -79,10 +109,17 @@ class Link:
             try:
                 word = self._connection.recv_bytes()
             except (EOFError, OSError):
-                os._exit(_ORPHANED)
+                self._end_orphaned()
+                return
             if word == DRAIN:
                 self.draining = True
             self._bell.ring()
+
+    def _end_orphaned(self) -> None:
+        speaking = threading.Thread(target=self.last_words, name="last words", daemon=True)
+        speaking.start()
+        speaking.join(_LAST_WORDS_SECONDS)
+        self._end()
 
 
 class Worker:
@@ -111,9 +148,11 @@ class Worker:
         self._recorder = Recorder(
             sessions, emit, on_trouble=lambda: link.say(TROUBLE), on_relief=lambda: link.say(PROGRESS)
         )
+        link.last_words = self._recorder.flush
         self._finished_tokens: list[str] = []
         self._page_size = 1
         self._lets_others_first = False
+        self._process = os.getpid()
 
     def run(self) -> None:
         """Work until told to drain; then finish the file in hand, record everything, and give the rest back."""
@@ -185,10 +224,14 @@ class Worker:
                 break
             self._slots.take(self._plan.slot, page.token, claimed.doc_id, self._clock.monotonic())
             outcome = self._attempting.attempt(claimed, self._prepare(claimed))
-            self._slots.put_down(self._plan.slot)
-            self._recorder.add(claimed, outcome)
+            if os.getpid() != self._process:  # a fork that a handler let return; what it shares with us is ours
+                os._exit(outcome.state is not FileState.SUCCESS)
+            self._link.require_whole()
+            self._slots.stop_clock(self._plan.slot)
+            self._record(partial(self._recorder.add, claimed, outcome))
             done += 1
-        self._recorder.flush()
+        self._record(self._recorder.flush)
+        self._slots.put_down(self._plan.slot)
         if not held:
             self._emit(LeaseLost(self._plan.slot, len(page.files) - done))
         elif done < len(page.files):
@@ -212,6 +255,14 @@ class Worker:
             if hold.is_trusted() or not held:
                 return held
         return True
+
+    def _record(self, write: Callable[[], None]) -> None:
+        """Write outcomes. When the database is to blame that none can be written, no file pays for it."""
+        try:
+            write()
+        except WorkerError:
+            self._slots.put_down(self._plan.slot)
+            raise
 
     def _adapt(self, done: int, seconds: float) -> None:
         """Aim at pages of half a second; grow fourfold at most, since the next files may be slower."""
