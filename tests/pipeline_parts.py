@@ -13,7 +13,7 @@ from inbox.database.connection import Sessions
 from inbox.domain import Outcome, Owner
 from inbox.events import Event
 from inbox.lifecycle import FileState
-from inbox.pipeline.claiming import Claimer
+from inbox.pipeline.claiming import Claimer, LockedOut
 from inbox.pipeline.instances import Instance, this_owner
 from inbox.pipeline.observing import Observer
 from inbox.pipeline.registering import Registrar
@@ -91,7 +91,13 @@ class House:
             timing=timing,
             emit=self.events.append,
         )
-        self.closing = Closing(self.volume, Summariser(self.sessions, self.clock), self.reporter, self.events.append)
+        self.closing = Closing(
+            self.volume,
+            Summariser(self.sessions, self.clock),
+            self.reporter,
+            self.events.append,
+            LockedOut(self.clock, patience=LIFE),
+        )
         self.instance = Instance(self.volume.instances, this_owner(), workers=2)
         self.rescuer = Rescuer(self.sessions, self.clock, RetryPolicy(3, 2.0), batch_time=timing.batch_time)
         self.observer = Observer(self.sessions, self.clock, life=LIFE)

@@ -21,7 +21,7 @@ from inbox.core.logging import setup_logger
 from inbox.database.connection import Sessions
 from inbox.events import Event, ServiceStarted, ServiceStopped, ServiceStopping
 from inbox.handlers.registry import load_handlers
-from inbox.pipeline.claiming import Claimer
+from inbox.pipeline.claiming import Claimer, LockedOut
 from inbox.pipeline.dispatching.supervising import Supervision, Supervisor
 from inbox.pipeline.instances import Instance, this_owner
 from inbox.pipeline.observing import Observer
@@ -170,11 +170,16 @@ def compose(
     bell = Bell()
     return Daemon(
         intake=intake,
-        closing=Closing(volume, Summariser(sessions, clock), reporter, emit),
+        closing=Closing(
+            volume, Summariser(sessions, clock), reporter, emit, LockedOut(clock, patience=timing.lease_life)
+        ),
         rescuing=rescuing,
         supervisor=Supervisor(
             plan=Supervision(
-                config.worker_processes, instance.owner, timedelta(seconds=config.file_processing_timeout)
+                config.worker_processes,
+                instance.owner,
+                timedelta(seconds=config.file_processing_timeout),
+                silence=timing.lease_life,
             ),
             spawn=partial(spawn_worker, config, instance.slots_path, talk),
             settle=rescuing.settle_dead_worker,

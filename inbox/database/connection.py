@@ -110,7 +110,7 @@ def create_engine(config: DatabaseSettings, *, only_looks: bool = False) -> Engi
         "connect_timeout": max(2, int(timeout)),
         "application_name": "inbox",
         "keepalives_idle": 30,
-        "options": f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={milliseconds * 10}"
+        "options": f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={milliseconds}"
         + (" -c default_transaction_read_only=on" if only_looks else ""),
     }
     return sqlalchemy.create_engine(url, connect_args=arguments, **options)

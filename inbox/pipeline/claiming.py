@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -94,6 +94,33 @@ def _held(path: Path) -> Iterator[bool]:
     finally:
         path.unlink(missing_ok=True)
         lock.release()
+
+
+class LockedOut:
+    """
+    How long others have kept each lock from us, on our own clock.
+
+    A lock saves work and decides nothing. A process that was stopped keeps its locks for as long as it is, and nobody
+    else would ever do what it was about to: so after `patience` seconds a lock is not waited for any more.
+    """
+
+    def __init__(self, clock: Clock, *, patience: timedelta) -> None:
+        self._clock = clock
+        self._patience_seconds = patience.total_seconds()
+        self._since: dict[str, float] = {}
+
+    def got(self, name: str) -> None:
+        """Note that nobody else has this lock."""
+        self._since.pop(name, None)
+
+    def is_over(self, name: str) -> bool:
+        """Note that somebody else has it, and say whether that has been so for too long."""
+        now = self._clock.monotonic()
+        return now - self._since.setdefault(name, now) >= self._patience_seconds
+
+    def forget_all_but(self, names: Collection[str]) -> None:
+        for name in self._since.keys() - set(names):
+            del self._since[name]
 
 
 def look_at_lock(folder: Path, name: str) -> LockHolder | None:

@@ -97,6 +97,17 @@ class Instance:
             dead.update({owner: in_hand for owner in owners if base_of(owner) == base})
         return dead
 
+    def in_hand_of(self, owner: str) -> list[InHand] | None:
+        """Return what an instance, dead or held up, has in hand; None when that cannot be known from here."""
+        base = base_of(owner)
+        if (
+            self._boot == _UNKNOWN
+            or base.split("/")[1:2] != [self._boot]
+            or not _slots_path(self._folder, base).exists()
+        ):
+            return None
+        return self._in_hand(base)
+
     def bury_dead(self, owners_with_leases: Collection[str]) -> None:
         """
         Remove the marks of dead instances that hold no lease any more.

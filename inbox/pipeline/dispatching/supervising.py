@@ -49,6 +49,8 @@ class _Running:
     troubled: bool = False
     woken_for: int = 0
     """The latest wake-up that it was told of."""
+    heard_at: float = 0.0
+    """When there was a word of it, or a file in its hand, or it was known to wait for our word."""
     killed_for: InHand | None = None
     ended_with_us: bool = False
 
@@ -75,6 +77,8 @@ class Supervision:
     workers: int
     owner: str
     attempt_timeout: timedelta
+    silence: timedelta = timedelta(seconds=60)
+    """How long a worker may give no sign of life until no heart beats for it any more."""
 
 
 @dataclass
@@ -112,6 +116,8 @@ class Supervisor:
         wait(signs, min(self._tick(), longest))
         for item in running:
             self._listen(item)
+            if item.idle or self.slots.read(item.slot) is not None:
+                item.heard_at = self.clock.monotonic()
             self._kill_if_overdue(item)
             self._bury_if_dead(item)
         self._pay_debts()
@@ -143,8 +149,14 @@ class Supervisor:
             item.process.kill()
 
     def owners(self) -> list[str]:
-        """Return the names under which living workers hold leases."""
-        return [item.owner for item in self._running()]
+        """
+        Return the names under which living workers hold leases.
+
+        One that was stopped between two files has no deadline: without a sign of life for `silence` it is left out,
+        and others take its page over.
+        """
+        since = self.clock.monotonic() - self.plan.silence.total_seconds()
+        return [item.owner for item in self._running() if item.heard_at >= since]
 
     def is_healthy(self) -> bool:
         """Say whether every seat has a worker that is ready and not waiting for the database."""
@@ -170,7 +182,7 @@ class Supervisor:
                 self._postpone(seat)
                 continue
             with self._lock:
-                seat.running = _Running(slot, owner, process, connection)
+                seat.running = _Running(slot, owner, process, connection, heard_at=self.clock.monotonic())
                 if self._draining:  # it was asked for while this one was being made
                     _send(seat.running, DRAIN)
 
@@ -197,7 +209,7 @@ class Supervisor:
             while item.connection.poll():
                 word = item.connection.recv_bytes()
                 with self._lock:
-                    item.ready = True
+                    item.ready, item.heard_at = True, self.clock.monotonic()
                     item.idle = word == IDLE
                     item.troubled = word == TROUBLE
                     self._wake_if_idle(item)

@@ -7,7 +7,7 @@ from inbox.database import batches
 from inbox.database.connection import Sessions
 from inbox.events import Emit
 from inbox.lifecycle import BatchState
-from inbox.pipeline.claiming import locked
+from inbox.pipeline.claiming import LockedOut, locked
 from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.summarising import Summariser
 from inbox.utils.volume import Volume
@@ -21,6 +21,7 @@ class Closing:
     summariser: Summariser
     reporter: Reporter
     emit: Emit
+    locked_out: LockedOut
 
     def round(self) -> None:
         """Close what is finished, then report what is closed; also what a crash left unreported."""
@@ -38,9 +39,11 @@ class Closing:
                         **counts,
                     )
                 )
-        for batch in self.reporter.find_unreported():
+        unreported = self.reporter.find_unreported()
+        self.locked_out.forget_all_but([batch.batch_id for batch in unreported])
+        for batch in unreported:
             with locked(self.volume.locks, batch.batch_id) as is_ours:
-                if is_ours:
+                if is_ours or self.locked_out.is_over(batch.batch_id):
                     reported = self.reporter.report(batch)
                     self.emit(
                         events.BatchReported(

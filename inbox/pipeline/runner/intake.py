@@ -17,7 +17,7 @@ from inbox.database.connection import Sessions
 from inbox.domain import BatchLease, Drop, DropIdentity, short_id
 from inbox.events import Emit
 from inbox.lifecycle import FINAL_BATCH_STATES, BatchState
-from inbox.pipeline.claiming import Claimed, Claimer, Recognised, Underway, identify, locked
+from inbox.pipeline.claiming import Claimed, Claimer, LockedOut, Recognised, Underway, identify, locked
 from inbox.pipeline.extracting import NoRoomError
 from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.runner.timing import Timing
@@ -75,8 +75,12 @@ class Intake:
     """How often in a row trouble made us give the drop's batch back."""
     _without_room: dict[str, tuple[DropIdentity, NoRoomError]] = field(default_factory=dict)
     """Drops that need more room than there was, so that they are not read again before there is."""
+    _locked_out: LockedOut = field(init=False)
     _claiming: tuple[str, str] | None = None
     """Batch and drop of a claim that has not come to its end."""
+
+    def __post_init__(self) -> None:
+        self._locked_out = LockedOut(self.clock, patience=self.timing.lease_life)
 
     def round(self) -> None:
         """
@@ -126,6 +130,7 @@ class Intake:
 
     def _forget_gone(self, names: set[str]) -> None:
         self._recalled &= names
+        self._locked_out.forget_all_but(names)
         by_identity = (self._told, self._reported)
         for memory in (*by_identity, self.waiting, self._known, self._postponed, self._setbacks, self._without_room):
             for name in memory.keys() - names:
@@ -228,11 +233,21 @@ class Intake:
         for memory in (self.waiting, self._without_room):
             memory.pop(drop.name, None)
         with locked(self.volume.locks, drop.name) as is_ours:
-            if not is_ours:
+            if is_ours:
+                self._locked_out.got(drop.name)
+            elif not self._locked_out.is_over(drop.name) or self._is_being_extracted(drop):
                 self._postpone(drop, NOT_WHOLE_YET_SECONDS)
                 return
             with self._letting_be(drop), opened(drop) as fd:
                 self._take_open(drop, fd)
+
+    def _is_being_extracted(self, drop: Drop) -> bool:
+        """Say whether somebody holds the lease on this very drop's batch: its lock is then in good hands."""
+        with self.sessions.reading() as session:
+            records = batches.find_batches_of_drops([storable(drop.name)], session=session)
+        return any(
+            record.state is BatchState.EXTRACTING and record.identity.is_same_file(drop.identity) for record in records
+        )
 
     @contextmanager
     def _letting_be(self, drop: Drop) -> Iterator[None]:

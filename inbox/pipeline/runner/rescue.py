@@ -44,7 +44,13 @@ class Rescuing:
             owners = leasing.lease_owners(session=session)
         dead = self.instance.find_dead(owners)
         over = self.observer.over()
-        rescued = list(self.rescuer.rescue(over=over, dead_owners=dead, what_was_in_hand=dead.get))
+        rescued = list(
+            self.rescuer.rescue(
+                over=over,
+                dead_owners=dead,
+                what_was_in_hand=lambda owner: dead[owner] if owner in dead else self.instance.in_hand_of(owner),
+            )
+        )
         for rescue in rescued:
             self.emit(events.WorkRescued(rescue.owner, rescue.released, len(rescue.charged)))
             for claimed, outcome in rescue.charged:

@@ -171,11 +171,11 @@ class Unpacker:
         return Done()
 
     def _give_back(self, lease: BatchLease, error: RetryableError, setbacks: int) -> Fate:
-        """Let it wait, longer each time."""
+        """Let it wait, longer each time, unless another worker has taken it over."""
         wait = 0.0 if error.reason_code == "STOPPED" else calculate_backoff(min(setbacks + 1, _LONGEST_SETBACKS))
         now = self.clock.now()
         with self.sessions.writing() as session:
-            batches.release_batch(
+            given_back = batches.release_batch(
                 lease,
                 due_at=now + timedelta(seconds=wait),
                 counted=False,
@@ -183,6 +183,8 @@ class Unpacker:
                 session=session,
                 reason=str(error),
             )
+        if not given_back:  # whoever took it over has also cleared away what we were writing
+            return self._lose(lease, "another worker has taken the batch over")
         self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
         return GivenBack(error, wait)
 
