@@ -3,7 +3,7 @@
 import hashlib
 import random
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Final
 
 from zips import BZIP2, DEFLATED, FOLDER, LINK, LZMA, PIPE, STORED, Member, archive
@@ -43,7 +43,7 @@ class Expected:
     skip: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Content:
     """The bytes of a drop, what has to become of them, and of every member."""
 
@@ -52,7 +52,7 @@ class Content:
     reason: str | None = None
     members: tuple[Expected, ...] = ()
 
-    @property
+    @cached_property
     def id(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
 

@@ -48,6 +48,8 @@ class Torture:
     dropper: Dropper
     harm: Harm
     drop_gap_seconds: float
+    most_drops: int | None = None
+    """Then the run ends before its time."""
     _steps: list[tuple[float, int, Steps]] = field(default_factory=list)
     _tickets: count = field(default_factory=count)
     _open: int = 0
@@ -82,21 +84,21 @@ class Torture:
 
     def _drops(self, ends_at: float) -> Steps:
         chance = random.Random(f"{self.dropper.seed}/pace")
-        while time.monotonic() < ends_at:
+        while time.monotonic() < ends_at and self.dropper.drops != self.most_drops:
             if self._open + self.dropper.open_members() < MOST_OPEN:
                 self._begin(self.dropper.next())
             yield chance.expovariate(1 / self.drop_gap_seconds)
 
     def _faults(self, ends_at: float) -> Steps:
         yield 3.0
-        while time.monotonic() < ends_at:
+        while time.monotonic() < ends_at and self.dropper.drops != self.most_drops:
             steps, gap = self.harm.next()
             if steps is not None:
                 self._begin(steps)
             yield gap
 
     def _looks(self, ends_at: float) -> Steps:
-        while time.monotonic() < ends_at:
+        while time.monotonic() < ends_at and self.dropper.drops != self.most_drops:
             self.fleet.look_after()
             try:
                 ((self._open,),) = self.database.rows(
@@ -127,7 +129,7 @@ def main() -> int:
     faulthandler.register(signal.SIGUSR1)  # where are you?
     options = parsed()
     folder = Path(tempfile.mkdtemp(prefix="torture-", dir=options.folder))
-    with mounted(folder, 2 * GIB + int(options.seconds) * (GIB >> 8)) as volume:
+    with mounted(folder, 0 if options.plain else 2 * GIB + int(options.seconds) * (GIB >> 8)) as volume:
         (volume.base / "uploads").mkdir(parents=True)
         findings = tortured(options, folder, volume)
     print(findings.sentence)
@@ -146,7 +148,7 @@ def tortured(options: argparse.Namespace, folder: Path, volume: Volume) -> Findi
         fleet = Fleet(options.replicas, volume.base, database.url, folder, ledger, WORKER_PROCESSES=workers)
         dropper = Dropper(volume.base / "uploads", ledger, options.seed)
         harm = Harm(fleet, database, volume, ledger, options.seed, frozenset(options.only or ()))
-        torture = Torture(fleet, database, volume, dropper, harm, options.gap)
+        torture = Torture(fleet, database, volume, dropper, harm, options.gap, options.drops)
         try:
             torture.run(options.seconds)
             stuck = torture.rest()
@@ -163,18 +165,20 @@ def tortured(options: argparse.Namespace, folder: Path, volume: Volume) -> Findi
             f" {findings.counted()}"
         )
         if not volume.can_fail:
-            findings.sentence += "; the volume had no faults: it takes root to mount one"
+            findings.sentence += "; the volume had no faults (it takes root to mount one)"
         return findings
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Torture inbox, and account for every member.")
     parser.add_argument("--seconds", type=float, default=300, help="how long (default: %(default)g)")
+    parser.add_argument("--drops", type=int, help="at the most")
     parser.add_argument("--replicas", type=int, default=2, choices=range(1, 9), help="how many (default: %(default)s)")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="postgresql")
     parser.add_argument("--seed", type=int, default=None, help="of drops and faults (default: by chance)")
     parser.add_argument("--gap", type=float, default=0.25, help="seconds between drops (default: %(default)g)")
     parser.add_argument("--only", action="append", metavar="FAULT", help="only faults of this kind; may be repeated")
+    parser.add_argument("--plain", action="store_true", help="a plain folder for a volume, which has no faults")
     parser.add_argument("--folder", type=Path, help="where everything is kept (default: the temporary folder)")
     parser.add_argument("--keep", action="store_true", help="keep everything in any case")
     options = parser.parse_args()

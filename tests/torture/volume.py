@@ -61,10 +61,10 @@ class Volume:
 
 @contextmanager
 def mounted(folder: Path, size_bytes: int) -> Iterator[Volume]:
-    """Yield a volume below `folder`; it is unmounted at the end, and its image stays."""
+    """Yield a volume below `folder`, a plain one for no size; it is unmounted at the end, and its image stays."""
     point = folder / "volume"
     point.mkdir(parents=True)
-    if not _has_own_mounts():
+    if not size_bytes or not _has_own_mounts():
         yield Volume(point, can_fail=False)
         return
     image = folder / "volume.ext4"
