@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from database import Database, nanoseconds_of
+from ledger import doc_id
 
 TABLES: Final = """
 PRAGMA cache_size = -200000;
@@ -21,13 +22,17 @@ CREATE TABLE rows (
     doc_id TEXT PRIMARY KEY, content TEXT, path TEXT, status TEXT, error TEXT, skip TEXT, size INT, sha256 TEXT,
     attempts INT, completed_ns INT, file_path TEXT) WITHOUT ROWID;
 CREATE TABLE calls (doc_id TEXT, attempt INT, process TEXT, begun_ns INT, ended_ns INT, how TEXT);
-CREATE TABLE published (file_path TEXT PRIMARY KEY, size INT, sha256 TEXT) WITHOUT ROWID;
+CREATE TABLE published (doc_id TEXT PRIMARY KEY, file_path TEXT, sha256 TEXT) WITHOUT ROWID;
 CREATE TABLE receipts (
     file TEXT PRIMARY KEY, drop_name TEXT, content TEXT, state TEXT, members INT, files INT, skipped INT,
     succeeded INT, failed INT, unfinished INT, entries INT);
 CREATE TABLE archives (folder TEXT, name TEXT, sha256 TEXT);
 CREATE TABLE left_over (what TEXT, name TEXT);
 """
+INDEXES: Final = (
+    ("calls", "doc_id"), ("calls", "process"), ("rows", "content"), ("members", "content"), ("victims", "process"),
+    ("drops", "name"), ("drops", "content"), ("archives", "sha256"), ("receipts", "content"),
+)  # fmt: skip
 LITTER: Final = {
     "an unpacking": ("extracted/.staging", "*"),
     "a lock": (".inbox/locks", "*"),
@@ -46,9 +51,8 @@ def gather(db: sqlite3.Connection, database: Database, base: Path, folder: Path)
     _fill(db, "receipts", _receipts(base / "receipts"))
     _fill(db, "archives", _archives(base))
     _fill(db, "left_over", _left_over(database, base))
-    db.execute("CREATE INDEX calls_of_file ON calls (doc_id)")
-    db.execute("CREATE INDEX rows_of_content ON rows (content)")
-    db.execute("CREATE INDEX IF NOT EXISTS members_of_content ON members (content)")
+    for table, column in INDEXES:
+        db.execute(f"CREATE INDEX IF NOT EXISTS {table}_by_{column} ON {table} ({column})")
     db.execute("COMMIT")
     db.execute("ANALYZE")
 
@@ -92,14 +96,19 @@ def calls_of(journal: Path) -> Iterator[tuple[str, int, str, int, int | None, st
         yield (*begun, None, "")
 
 
-def _published(base: Path) -> Iterator[tuple[str, int, str]]:
+def _published(base: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield every published file, with the identity that its place gives it."""
     for folder, _, names in os.walk(base / "extracted"):
-        if ".staging" in Path(folder).parts:
-            continue
         for name in names:
-            path = Path(folder, name)
-            data = path.read_bytes()
-            yield str(path.relative_to(base)), len(data), hashlib.sha256(data).hexdigest()
+            path = Path(folder, name).relative_to(base)
+            _, content, *member = path.parts
+            if content != ".staging":
+                yield doc_id(content, "/".join(member)), str(path), sha256_of(base / path)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _receipts(folder: Path) -> Iterator[tuple[Any, ...]]:
@@ -114,7 +123,7 @@ def _receipts(folder: Path) -> Iterator[tuple[Any, ...]]:
 def _archives(base: Path) -> Iterator[tuple[str, str, str]]:
     for folder in ("uploads", "processed", "quarantine"):
         for path in (base / folder).iterdir():
-            yield folder, path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+            yield folder, path.name, sha256_of(path)
 
 
 def _left_over(database: Database, base: Path) -> Iterator[tuple[str, str]]:

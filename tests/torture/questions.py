@@ -107,20 +107,17 @@ ABOUT_MEMBERS: Final = [
         LOST,
         "every file is on the disk with its content",
         """
-        SELECT m.doc_id, r.file_path, p.sha256, m.sha256 FROM members m JOIN rows r USING (doc_id)
-        LEFT JOIN published p USING (file_path)
-        WHERE m.skip IS NULL AND (p.file_path IS NULL OR p.sha256 <> m.sha256)
+        SELECT m.doc_id, r.file_path, p.file_path, p.sha256, m.sha256 FROM members m JOIN rows r USING (doc_id)
+        LEFT JOIN published p USING (doc_id)
+        WHERE m.skip IS NULL AND (p.file_path IS NOT r.file_path OR p.sha256 <> m.sha256)
         """,
     ),
     (
         UNEXPLAINED,
         "nothing else is on the disk",
-        f"""
-        SELECT p.file_path FROM published p LEFT JOIN rows r
-            ON r.doc_id = (SELECT doc_id FROM rows WHERE content = substr(p.file_path, 11, 64)
-                AND path = substr(p.file_path, 76))
-        LEFT JOIN members m ON m.doc_id = r.doc_id
-        WHERE m.doc_id IS NULL OR m.skip IS NOT NULL OR substr(p.file_path, 11, 64) NOT IN {_UNPACKED}
+        """
+        SELECT p.file_path FROM published p LEFT JOIN rows r USING (doc_id) LEFT JOIN members m USING (doc_id)
+        WHERE r.doc_id IS NULL OR m.doc_id IS NULL OR m.skip IS NOT NULL
         """,
     ),
 ]
