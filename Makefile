@@ -11,7 +11,7 @@ ARGS ?=
 PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.14 python3.13 python3.12 python3.11 python3)
 
-.PHONY: help venv run test lint format types architecture check coverage demo bench fuzz clean
+.PHONY: help venv run test lint format types architecture check coverage demo bench fuzz torture clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,9 @@ bench: $(READY) ## Measure: many small files through both databases
 
 fuzz: $(READY) ## Drop mutated archives on the reader, a minute long or ARGS='--seconds 3600'
 	$(BIN)/python tests/fuzzing/fuzz.py $(ARGS)
+
+torture: $(READY) ## Kill and disturb replicas for five minutes or ARGS='--seconds 3600', and account for every file
+	$(BIN)/python tests/torture/torture.py $(ARGS)
 
 clean: ## Remove .venv, caches and build results; ./shared stays
 	rm -rf .venv build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz

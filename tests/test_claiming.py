@@ -34,6 +34,21 @@ def test_lock_has_one_holder(tmp_path):
     assert [] == os.listdir(tmp_path)
 
 
+def test_lock_whose_file_cannot_be_removed(tmp_path):
+    """
+    Where the volume does not let the file of a lock be removed, the lock ends all the same, and what it was for too.
+    """
+    with locked(tmp_path, "a.zip") as is_ours:
+        (file,) = tmp_path.iterdir()
+        file.unlink()
+        file.mkdir()
+    file.rmdir()
+    with locked(tmp_path, "a.zip") as again:
+        pass
+
+    assert (True, True) == (is_ours, again)
+
+
 def lock_in_process(folder, entered, leave, answers):
     with locked(folder, "a.zip") as is_ours:
         answers.put(is_ours)

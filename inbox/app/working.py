@@ -20,7 +20,7 @@ from sqlalchemy import make_url
 
 from inbox.app.opening import LOGGER, handler_settings
 from inbox.config import Config
-from inbox.core.errors import WorkerError, describe_error
+from inbox.core.errors import StorageError, WorkerError, describe_error
 from inbox.core.logging import setup_logger
 from inbox.database.connection import Sessions, close, create_engine, get_session_factory
 from inbox.domain import ClaimedFile
@@ -131,7 +131,7 @@ def _work(config: Config, slots_path: Path, slot: int, owner: str, connection: C
             poll_interval=timedelta(seconds=POLL_SECONDS[make_url(config.database_url).get_backend_name()]),
         ),
         sessions=sessions,
-        slots=Slots(slots_path),
+        slots=open_slots(slots_path),
         link=Link(connection, end=partial(_end_with_kin, owner)),
         attempting=Attempting(registry, clock, config.max_retry_attempts, config.retry_base_delay_seconds),
         prepare=partial(file_for_handler, config.storage_base_path),
@@ -148,6 +148,14 @@ def _work(config: Config, slots_path: Path, slot: int, owner: str, connection: C
 def _end_with_kin(owner: str) -> None:
     kill_kin(os.getpid(), owner)
     os._exit(ORPHANED)
+
+
+def open_slots(path: Path) -> Slots:
+    """Return the slots of this service's workers; raises StorageError while the volume does not give them."""
+    try:
+        return Slots(path)
+    except OSError as error:
+        raise StorageError(f"the workers' slots cannot be opened: {error.strerror}", subject=str(path)) from error
 
 
 def file_for_handler(base: Path, claimed: ClaimedFile) -> File:

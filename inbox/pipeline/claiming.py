@@ -10,7 +10,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -67,6 +67,7 @@ def locked(folder: Path, name: str) -> Iterator[bool]:
     Hold the file lock of this name for the block if nobody else does; yields whether we hold it.
 
     The lock file is removed while it is held: whoever waits on the removed one notices that it has no name any more.
+    Where the volume does not allow that, it stays, and the next holder removes it.
     """
     with _held(_lock_path(folder, name)) as is_ours:
         yield is_ours
@@ -92,7 +93,8 @@ def _held(path: Path) -> Iterator[bool]:
     try:
         yield True
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         lock.release()
 
 
