@@ -7,7 +7,7 @@ machine), every claimed file is charged, so that a file which kills its worker c
 """
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 WhatWasInHand = Callable[[str], Collection[InHand] | None]
 """Given an owner that is gone, what its processes had in hand; None when nobody can know."""
+
+HandlerAndVersion = tuple[str | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,17 @@ class RetryPolicy:
 class Rescuer:
     """Takes over from the dead, and ends what has run out of its time."""
 
-    def __init__(self, sessions: Sessions, clock: Clock, policy: RetryPolicy, *, batch_time: timedelta) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        clock: Clock,
+        policy: RetryPolicy,
+        *,
+        batch_time: timedelta,
+        handler_of: Callable[[ClaimedFile], HandlerAndVersion] = lambda _: (None, None),
+    ) -> None:
+        """`handler_of` tells which of our handlers, in which version, a file of our own workers was handed to."""
+        self._handler_of = handler_of
         self._sessions = sessions
         self._clock = clock
         self._policy = policy
@@ -81,11 +93,13 @@ class Rescuer:
         error: WorkerError,
         owner_is_dead: bool,
         now: datetime | None = None,
+        is_ours: bool = False,
     ) -> Rescue | None:
         """
         Decide about everything under one lease; None when somebody else does.
 
-        Files in hand are charged with `error`, all of them when `in_hand` is None; the others go back uncounted.
+        Files in hand are charged with `error`, all of them when `in_hand` is None; the others go back uncounted. With
+        `is_ours` it was a worker of this service, whose handlers are known.
         """
         now = now or self._clock.now()
         with self._sessions.writing() as session:
@@ -93,12 +107,19 @@ class Rescuer:
                 return None
             batches.rescue_batch(lease.token, max_attempts=self._policy.max_attempts, now=now, session=session)
             guilty = None if in_hand is None else {hand.doc_id for hand in in_hand if hand.token == lease.token}
-            charged = self._charge(lease.token, guilty, error, now, session)
+            charged = self._charge(lease.token, guilty, error, now, session, is_ours=is_ours)
             released = work.release_files(lease.token, session=session)
         return Rescue(lease.owner, released, charged)
 
     def _charge(
-        self, token: str, guilty: Collection[str] | None, error: WorkerError, now: datetime, session: "Session"
+        self,
+        token: str,
+        guilty: Collection[str] | None,
+        error: WorkerError,
+        now: datetime,
+        session: "Session",
+        *,
+        is_ours: bool,
     ) -> tuple[tuple[ClaimedFile, Outcome], ...]:
         if guilty is not None and not guilty:
             return ()
@@ -106,8 +127,14 @@ class Rescuer:
             file for file in work.find_held_files(token, session=session) if guilty is None or file.doc_id in guilty
         ]
         verdicts = [(work.claimed_of(file), self._verdict(file, error, now)) for file in files]
+        if is_ours:
+            verdicts = [(claimed, self._stamped(claimed, outcome)) for claimed, outcome in verdicts]
         recorded = work.record_outcomes([outcome for _, outcome in verdicts], session=session)
         return tuple(pair for pair in verdicts if pair[0].doc_id in recorded)
+
+    def _stamped(self, claimed: ClaimedFile, outcome: Outcome) -> Outcome:
+        handler, version = self._handler_of(claimed)
+        return replace(outcome, handler=handler, handler_version=version)
 
     def rescue_unleased(self, *, timeout: timedelta) -> int:
         """Take over files that were started by hand, without a lease, and are stale. Returns how many."""

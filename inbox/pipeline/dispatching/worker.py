@@ -2,8 +2,8 @@
 A worker process: claims a page, runs the handler on each file, records, and claims again.
 
 It talks to its supervisor in single bytes over one connection, and only about itself: whether it is idle, and whether
-it should wake up or drain. When the other end is gone, so is the service, and the worker ends at once: whatever it had
-in hand is in its slot for the next service to read.
+it should wake up or drain; in a few more bytes, about handlers that are paused. When the other end is gone, so is the
+service, and the worker ends at once: whatever it had in hand is in its slot for the next service to read.
 """
 
 import os
@@ -24,7 +24,9 @@ from inbox.domain import ClaimedFile
 from inbox.events import Emit, FilesReleased
 from inbox.handlers.base import File
 from inbox.pipeline.dispatching.attempting import Attempting
+from inbox.pipeline.dispatching.pausing import Pausing
 from inbox.pipeline.dispatching.recording import Recorder
+from inbox.pipeline.dispatching.reports import is_report, recovered_handler
 from inbox.pipeline.dispatching.slots import Slots
 from inbox.utils.clock import Bell, Clock
 
@@ -51,6 +53,8 @@ class WorkerPlan:
     owner: str
     lease_life: timedelta
     poll_interval: timedelta
+    breaker_outcomes: int = 0
+    """How many of a handler's latest outcomes are looked at to see whether it is broken; 0: it is never paused."""
 
 
 class Link:
@@ -61,6 +65,8 @@ class Link:
         self._bell = Bell()
         self._lock = threading.Lock()
         self.draining = False
+        self.on_recovered: Callable[[str], None] = lambda _: None
+        """Told which handler works again, as another worker found."""
         threading.Thread(target=self._listen, name="link", daemon=True).start()
 
     def say(self, word: bytes) -> None:
@@ -81,6 +87,8 @@ class Link:
                 os._exit(_ORPHANED)
             if word == DRAIN:
                 self.draining = True
+            elif is_report(word) and (handler := recovered_handler(word)) is not None:
+                self.on_recovered(handler)
             self._bell.ring()
 
 
@@ -110,6 +118,10 @@ class Worker:
         self._recorder = Recorder(
             sessions, emit, on_trouble=lambda: link.say(TROUBLE), on_relief=lambda: link.say(PROGRESS)
         )
+        self._pausing = Pausing(
+            plan.breaker_outcomes, handlers=attempting.handlers, sessions=sessions, clock=clock, say=link.say
+        )
+        link.on_recovered = self._pausing.hear
         self._finished_tokens: list[str] = []
         self._page_size = 1
 
@@ -130,6 +142,9 @@ class Worker:
         """Return the next page, as soon as the database gives one; None when told to drain, also meanwhile."""
         failures = 0
         while not self._link.draining:
+            if wait := self._pausing.seconds_until_claim():
+                self._link.wait(wait)
+                continue
             try:
                 if failures:
                     self._give_back_strays()
@@ -149,7 +164,7 @@ class Worker:
         with self._sessions.writing() as session:
             page = work.claim_files(
                 self._plan.owner,
-                limit=self._page_size,
+                limit=1 if self._pausing.is_total else self._page_size,
                 now=self._clock.now(),
                 life=self._plan.lease_life,
                 session=session,
@@ -173,20 +188,25 @@ class Worker:
         for claimed in page.files:
             if self._link.draining:
                 break
+            file = self._prepare(claimed)
+            if not self._pausing.admits(claimed, file):
+                continue
             self._slots.take(self._plan.slot, page.token, claimed.doc_id, self._clock.monotonic())
-            outcome = self._attempting.attempt(claimed, self._prepare(claimed))
+            outcome = self._attempting.attempt(claimed, file)
             self._slots.put_down(self._plan.slot)
-            self._recorder.add(claimed, outcome)
             done += 1
+            if self._pausing.counts(outcome):
+                self._recorder.add(claimed, outcome)
         self._recorder.flush()
-        if done < len(page.files):
+        put_off = self._pausing.end_page(page.token)
+        if done + put_off < len(page.files):
             self._release(page.token)
         self._finished_tokens.append(page.token)
         self._adapt(done, self._clock.monotonic() - began)
 
     def _adapt(self, done: int, seconds: float) -> None:
         """Aim at pages of half a second; grow fourfold at most, since the next files may be slower."""
-        fitting = int(done * PAGE_SECONDS / max(seconds, 1e-6))
+        fitting = int(done * PAGE_SECONDS / max(seconds, 1e-6)) if done else MAX_PAGE  # all of it was put off at once
         self._page_size = max(1, min(fitting, self._page_size * 4, MAX_PAGE))
 
     def _release(self, token: str) -> None:
@@ -207,5 +227,6 @@ class Worker:
         except DatabaseUnavailableError:
             return 0.0  # claiming is where we wait for it
         if due_at is None:
+            self._pausing.end()
             return longest
         return min(max((due_at - self._clock.now()).total_seconds(), 0.05), longest)
