@@ -164,9 +164,11 @@ def test_open_batches_are_those_not_reported(database):
     """
     make_batch("b1")
     make_batch("b2", name="other.zip")
+    lease = lease_it("b1")
     with get_session() as session:
+        batches.finish_extraction(lease, BatchState.QUARANTINED, now=NOW, session=session)
         before = batches.find_open_batches(list(BatchState), session=session)
-        batches.mark_batch_reported("b1", zip_path="processed/drop.zip", now=LATER, session=session)
+        batches.mark_batch_reported("b1", "run-b1", zip_path="processed/drop.zip", now=LATER, session=session)
         after = batches.find_open_batches(list(BatchState), session=session)
         named = batches.find_batches_of_drops(["drop.zip"], session=session)
         by_id = batches.find_batches(["b1", "missing"], session=session)

@@ -162,7 +162,7 @@ def test_finished_batch_is_recognised_once_it_is_reported(house):
         finish_extraction(lease, BatchState.QUARANTINED, now=now, session=session, completed_at=now)
     before = claim(house)
     with house.sessions.writing() as session:
-        mark_batch_reported("b1", zip_path="", now=now, session=session)
+        mark_batch_reported("b1", get_batch_by_id("b1").run_id, zip_path="", now=now, session=session)
 
     assert isinstance(before, Underway)
     assert isinstance(claim(house), Recognised)

@@ -14,7 +14,7 @@ from inbox.database.models import ProcessingJob
 from inbox.database.pages import is_postgresql
 from inbox.database.types import new_id
 from inbox.domain import BatchLease, Drop, DropIdentity
-from inbox.lifecycle import BatchState, batch_states_before
+from inbox.lifecycle import FINAL_BATCH_STATES, BatchState, batch_states_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,13 +205,22 @@ def find_open_batches(states: Collection[BatchState], *, session: Session) -> li
     return [record_of(job) for job in session.scalars(query)]
 
 
-def mark_batch_reported(batch_id: str, *, zip_path: str, now: datetime, session: Session) -> None:
-    """Record that receipt and archive are in their places."""
-    session.execute(
+def mark_batch_reported(batch_id: str, run_id: str, *, zip_path: str, now: datetime, session: Session) -> bool:
+    """
+    Record that receipt and archive of this run are in their places.
+
+    False when the batch is no longer over in this run: an operator may have opened another one meanwhile.
+    """
+    statement = (
         update(ProcessingJob)
-        .where(ProcessingJob.batch_id == batch_id)
+        .where(
+            ProcessingJob.batch_id == batch_id,
+            ProcessingJob.run_id == run_id,
+            ProcessingJob.status.in_(FINAL_BATCH_STATES),
+        )
         .values(reported_at=now, updated_at=now, zip_path=zip_path)
     )
+    return affected(session.execute(statement)) == 1
 
 
 def _whereabouts(drop: Drop, zip_path: str) -> dict[str, Any]:

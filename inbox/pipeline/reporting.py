@@ -55,7 +55,9 @@ class Reporter:
         receipt = self._write_receipt(batch.drop_name, batch, str(batch.state), batch.reason_code, batch.reason)
         archive = self._archive(batch, receipt)
         with self._sessions.writing() as session:
-            batches.mark_batch_reported(batch.batch_id, zip_path=archive, now=self._clock.now(), session=session)
+            batches.mark_batch_reported(
+                batch.batch_id, batch.run_id, zip_path=archive, now=self._clock.now(), session=session
+            )
         return Reported(self._volume.relative(receipt), archive)
 
     def report_duplicate(self, drop: Drop, batch: BatchRecord) -> Reported:
