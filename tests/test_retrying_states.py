@@ -1,4 +1,4 @@
-"""Retrying in every state of a batch, and beside others: workers, a reporter, another operator, a hand on the volume."""
+"""Retrying in every state of a batch, and beside others: workers, a reporter, another operator, a copied volume."""
 
 import json
 import shutil
