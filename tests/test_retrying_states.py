@@ -239,3 +239,18 @@ def test_archive_is_offered_until_it_is_accepted(house):
 
     assert ("quarantined", []) == shown(batch_id)
     assert {"drop.zip", "drop.zip.reason.json"} == {path.name for path in house.volume.quarantine.iterdir()}
+
+
+def test_archive_offered_while_another_service_reports_it_stays_open(house):
+    """
+    A report that ends after the archive was offered again marks nothing: the batch is open, and will be taken.
+    """
+    batch_id = refused(house)
+    house.retrier.retry("drop.zip")
+    batch = get_batch_by_id(batch_id)
+    with house.sessions.writing() as session:
+        marked = batches.mark_batch_reported(
+            batch_id, batch.run_id, zip_path="quarantine/drop.zip", now=house.clock.now(), session=session
+        )
+
+    assert (False, None) == (marked, get_batch_by_id(batch_id).reported_at)
