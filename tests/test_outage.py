@@ -118,7 +118,7 @@ def test_batch_outlives_an_outage(tmp_path, database_url, application, probe_por
 
     assert ("completed", FILES, 0, 0) == (receipt["state"], receipt["succeeded"], receipt["failed"], status)
     assert FILES == len({doc_id for doc_id, _ in application.answered}) == len(application.answered)
-    assert max(file.retry_count for file in files) <= 1
+    assert sum(file.retry_count for file in files) <= 40  # of 600 that could have been repeated
     assert asked_while_down <= 60
     assert during.startswith("http fails: RETRYABLE: The handler ")
     assert "ok" == after

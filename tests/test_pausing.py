@@ -112,6 +112,26 @@ def test_outage_costs_no_file_its_attempts(house, tmp_path):
     assert closed.seconds > 40
 
 
+def test_outage_that_changes_its_face_costs_no_attempts(house, tmp_path):
+    """
+    Whatever else an endpoint says while it is down, a probe that may be tried again is not counted.
+    """
+    fill_batch("b1", SIZE, now=house.clock.now())
+    words = iter(["busy", "starting", "no route", "late", "refused"])
+
+    def handler(file):
+        calls.append(file.attempt)
+        if len(calls) <= SIZE or (word := next(words, None)):
+            raise RetryableError("down" if len(calls) <= SIZE else word)
+
+    calls = []
+    make_worker(house, tmp_path, TimedLink(house), HandlerSpec("http", handler)).run()
+
+    assert {1} == set(calls)
+    assert {"success": SIZE} == states()
+    assert 6 == len(house.heard(BreakerOpened))
+
+
 def test_each_probe_is_another_file(house, tmp_path):
     """
     The file that was a probe waits behind the others, so that none is everybody's probe.

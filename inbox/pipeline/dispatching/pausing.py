@@ -11,6 +11,7 @@ from datetime import timedelta
 from queue import SimpleQueue
 from typing import Final, Protocol
 
+from inbox.core.errors import RETRYABLE_TYPES
 from inbox.database import postponing
 from inbox.database.connection import Sessions, retry_when_busy
 from inbox.domain import ClaimedFile, Outcome
@@ -105,7 +106,7 @@ class Pausing:
         elif effect is Effect.CLOSED:
             self._open.discard(handler)
             self._say(closed_report(handler, breaker.probes))
-        elif effect is Effect.HELD:
+        if effect is Effect.HELD or (effect is Effect.CHANGED and outcome.error_type in RETRYABLE_TYPES):
             self._put_off.append((outcome.doc_id, handler, True))
             return False
         return True
