@@ -25,6 +25,7 @@ _OWN_FOLDERS: Final = ("processed", "quarantine", "receipts")
 _TAKEN_NAMES: Final = frozenset({*_OWN_FOLDERS, "logs"})
 _SECRET_FIELDS: Final = frozenset({"database_url", "database_password", "handler_url"})
 
+HandlerVersion = Annotated[str, Field(max_length=64)]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 # 1e9 s are 31 years: more would leave what a date can hold
 Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
@@ -118,10 +119,20 @@ class Config(BaseSettings):
     retry_base_delay_seconds: float = Field(
         2.0, ge=0, le=1e9, allow_inf_nan=False, description="Base of the backoff schedule."
     )
+    circuit_breaker_failures: int = Field(
+        20,
+        ge=0,
+        le=10_000,
+        description="Latest outcomes of a handler; with 80 % of them failed for one cause its files wait. 0: never.",
+    )
     shutdown_grace_seconds: Seconds = Field(25.0, description="From SIGTERM to the end; work in hand may finish.")
 
     handlers: Annotated[tuple[str, ...], NoDecode] = Field((), description="Python modules with handlers, by comma.")
     handler_url: str = Field("", repr=False, description="HTTP handler: every file is POSTed there.")
+    handler_version: HandlerVersion = Field("", description="Version of the application behind `HANDLER_URL`.")
+    retry_on_new_version: bool = Field(
+        default=False, description="At start, try failed files again whose handler has another version than then."
+    )
     unreadable_files: Literal["metadata", "skip"] = Field(
         "metadata", description="A type nobody can read: `metadata` ends as success, `skip` as skipped."
     )

@@ -150,8 +150,25 @@ class ClaimedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """
+    A failure that is not about the file: `cause` is the same for all that have it in common, `reason` is for people.
+
+    `retry_after_seconds` is what the other side asked for.
+    """
+
+    cause: str
+    reason: str
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one attempt came to. `state` is success, skipped, retrying or failed; `due_at` is set when retrying."""
+    """
+    What one attempt came to. `state` is success, skipped, retrying or failed; `due_at` is set when retrying.
+
+    `handler` and `handler_version` tell what produced it, None where that is not known; `trouble` is not stored.
+    """
 
     doc_id: str
     token: str | None
@@ -163,6 +180,9 @@ class Outcome:
     error_message: str | None = None
     skip_reason: str | None = None
     due_at: datetime | None = None
+    handler: str | None = None
+    handler_version: str | None = None
+    trouble: Trouble | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -341,6 +341,33 @@ class FilesReleased(Event):
     files: int
 
 
+@dataclass(frozen=True, slots=True)
+class FilesReoffered(Event):
+    """At the start, files that failed under another version of their handler went into new runs."""
+
+    batches: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerOpened(Event):
+    """Nearly all of a handler's latest files failed for one cause: its files wait. Said once for each cause."""
+
+    handler: str
+    cause: str
+    failures: int
+    wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerClosed(Event):
+    """A file got through, or none waits any more: the pause is over after so many seconds and tries."""
+
+    handler: str
+    seconds: float
+    probes: int
+
+
 def attempt_event(claimed: ClaimedFile, outcome: Outcome, *, counts: bool) -> Event:
     """Return what happened, once it is known whether the outcome counts."""
     if not counts:

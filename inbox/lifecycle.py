@@ -70,10 +70,11 @@ FILE_EXITS: Final[dict[FileState, dict[FileState, str]]] = {
     },
     FileState.RETRYING: {
         FileState.PROCESSING: "claimed when due: the next attempt is counted",
+        FileState.PENDING: "its handler is paused, and its first attempt was taken back",
         FileState.FAILED: "the batch ran out of its time",
     },
     FileState.SUCCESS: {},
-    FileState.FAILED: {FileState.PENDING: "an operator retries it"},
+    FileState.FAILED: {FileState.PENDING: "an operator retries it, or its handler has a new version"},
     FileState.SKIPPED: {},
 }
 

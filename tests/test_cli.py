@@ -238,7 +238,7 @@ def test_schema_is_upgraded(inbox, monkeypatch, tmp_path):
 
     assert (2, 0, 0) == (before.exit_code, upgraded.exit_code, after.exit_code)
     assert "inbox db upgrade" in before.stderr
-    assert "the schema is at revision 0002\n" == upgraded.output
+    assert "the schema is at revision 0004\n" == upgraded.output
 
 
 @pytest.fixture

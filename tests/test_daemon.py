@@ -42,6 +42,9 @@ class Crew:
     def is_healthy(self):
         return True
 
+    def paused_handlers(self):
+        return {}
+
 
 class BlindWatch:
     """A watch that the system does not grant."""

@@ -43,7 +43,7 @@ BATCH_WAYS = """
 FILE_WAYS = """
     pending → processing failed
     processing → success skipped retrying pending failed
-    retrying → processing failed
+    retrying → processing pending failed
     failed → pending
 """
 

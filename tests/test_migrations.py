@@ -155,9 +155,9 @@ def lay_down_anything(connection, name):
     connection.execute(text("INSERT INTO {} ({}) VALUES ({})".format(name, *columns)), row)
 
 
-def test_rows_of_the_first_revision_live_through_the_second(engine):
+def test_rows_of_the_first_revision_live_through_the_others(engine):
     """
-    Rows from before have no origin of their names, and are all there, upgraded and downgraded.
+    Rows from before have no origin of their names and no known handler, and are all there, upgraded and downgraded.
     """
 
     def rows():
@@ -172,12 +172,15 @@ def test_rows_of_the_first_revision_live_through_the_second(engine):
     upgrade(engine)
     with engine.begin() as connection:
         upgraded = rows()
-        connection.execute(text("UPDATE file_extractions SET name_origin = '{}'"))
+        connection.execute(
+            text("UPDATE file_extractions SET name_origin = '{}', handler = 'http', handler_version = '2'")
+        )
         command.downgrade(alembic_config(connection), "0001")
         after = rows()
 
     assert 1 == len(before)
-    assert [one | {"name_origin": None, "turn": None} for one in before] == upgraded
+    new = dict.fromkeys(["name_origin", "turn", "handler", "handler_version"])
+    assert [one | new for one in before] == upgraded
     assert before == after
 
 

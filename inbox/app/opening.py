@@ -118,6 +118,7 @@ def handler_settings(config: Config) -> HandlerSettings:
     return HandlerSettings(
         modules=config.handlers,
         handler_url=config.handler_url or None,
+        handler_version=config.handler_version,
         timeout_seconds=config.file_processing_timeout * _OWN_SHARE,
         unreadable=config.unreadable_files,
         max_text_chars=config.max_text_chars,

@@ -13,12 +13,13 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened, unannounced_on
-from inbox.app.values import quiet_of, terms_of, timing_of
+from inbox.app.values import file_for_handler, quiet_of, terms_of, timing_of
 from inbox.app.working import spawn_worker
 from inbox.config import Config
 from inbox.core.errors import DatabaseUnavailableError
 from inbox.core.logging import setup_logger
 from inbox.database.connection import Sessions
+from inbox.domain import ClaimedFile
 from inbox.events import Event, ServiceStarted, ServiceStopped, ServiceStopping
 from inbox.handlers.registry import load_handlers
 from inbox.pipeline.claiming import Claimer, LockedOut
@@ -26,6 +27,7 @@ from inbox.pipeline.dispatching.supervising import Supervision, Supervisor
 from inbox.pipeline.instances import Instance, this_owner
 from inbox.pipeline.observing import Observer
 from inbox.pipeline.registering import Registrar
+from inbox.pipeline.reoffering import Reoffering
 from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.rescuing import Rescuer, RetryPolicy
 from inbox.pipeline.runner import Closing, Intake, Rescuing, Unpacker
@@ -155,11 +157,18 @@ def compose(
         emit=emit,
         quarantines_not_archives=config.not_archives == "quarantine",
     )
+    registry = load_handlers(handler_settings(config))
     policy = RetryPolicy(config.max_retry_attempts, config.retry_base_delay_seconds)
+
+    def handler_of(claimed: ClaimedFile) -> tuple[str | None, str | None]:
+        spec = registry.choose(file_for_handler(config.storage_base_path, claimed))
+        return (spec.name, spec.version) if spec else (None, None)
+
+    reoffering = Reoffering(sessions, clock, emit, versions=registry.versions(), handler_of=handler_of)
     rescuing = Rescuing(
         volume=volume,
         sessions=sessions,
-        rescuer=Rescuer(sessions, clock, policy, batch_time=timing.batch_time),
+        rescuer=Rescuer(sessions, clock, policy, batch_time=timing.batch_time, handler_of=handler_of),
         instance=instance,
         observer=Observer(sessions, clock, life=timing.lease_life),
         timing=timing,
@@ -203,6 +212,7 @@ def compose(
         tally=tally,
         finished=bell,
         unannounced=unannounced_on(config),
+        at_start=reoffering.reoffer if config.retry_on_new_version else None,
     )
 
 

@@ -1,10 +1,13 @@
 """Plain values out of the settings, for the service and for whoever foresees what it does."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 from inbox.archives import Limits, Passwords, Terms
 from inbox.config import Config
+from inbox.domain import ClaimedFile
+from inbox.handlers.base import File
 from inbox.pipeline.runner import Timing
 
 SETTLE_SECONDS: Final = {"local": 2.0, "network": 5.0}
@@ -36,4 +39,20 @@ def terms_of(config: Config) -> Terms:
         Passwords(config.read_archive_passwords()),
         config.name_encoding,
         config.accept_outside_bytes,
+    )
+
+
+def file_for_handler(base: Path, claimed: ClaimedFile) -> File:
+    """Return the file as its handler sees it."""
+    return File(
+        path=base / claimed.file_path,
+        name=claimed.file_name,
+        member_path=claimed.member_path,
+        file_type=claimed.file_type,
+        size_bytes=claimed.size_bytes,
+        sha256=claimed.sha256,
+        doc_id=claimed.doc_id,
+        batch_id=claimed.batch_id,
+        run_id=claimed.run_id,
+        attempt=claimed.attempt,
     )

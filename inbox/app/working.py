@@ -19,14 +19,14 @@ from typing import Final
 from sqlalchemy import make_url
 
 from inbox.app.opening import LOGGER, handler_settings
+from inbox.app.values import file_for_handler
 from inbox.config import Config
 from inbox.core.errors import StorageError, WorkerError, describe_error
 from inbox.core.logging import setup_logger
 from inbox.database.connection import Sessions, close, create_engine, get_session_factory
-from inbox.domain import ClaimedFile
-from inbox.handlers.base import File
 from inbox.handlers.registry import load_handlers
 from inbox.pipeline.dispatching.attempting import Attempting
+from inbox.pipeline.dispatching.breaker import share_of
 from inbox.pipeline.dispatching.slots import Slots
 from inbox.pipeline.dispatching.worker import ORPHANED, Link, Worker, WorkerPlan
 from inbox.service.folding import Folding
@@ -129,6 +129,7 @@ def _work(config: Config, slots_path: Path, slot: int, owner: str, connection: C
             owner=owner,
             lease_life=timedelta(seconds=config.lease_seconds),
             poll_interval=timedelta(seconds=POLL_SECONDS[make_url(config.database_url).get_backend_name()]),
+            breaker_outcomes=share_of(config.circuit_breaker_failures, config.worker_processes),
         ),
         sessions=sessions,
         slots=open_slots(slots_path),
@@ -156,19 +157,3 @@ def open_slots(path: Path) -> Slots:
         return Slots(path)
     except OSError as error:
         raise StorageError(f"the workers' slots cannot be opened: {error.strerror}", subject=str(path)) from error
-
-
-def file_for_handler(base: Path, claimed: ClaimedFile) -> File:
-    """Return the file as its handler sees it."""
-    return File(
-        path=base / claimed.file_path,
-        name=claimed.file_name,
-        member_path=claimed.member_path,
-        file_type=claimed.file_type,
-        size_bytes=claimed.size_bytes,
-        sha256=claimed.sha256,
-        doc_id=claimed.doc_id,
-        batch_id=claimed.batch_id,
-        run_id=claimed.run_id,
-        attempt=claimed.attempt,
-    )

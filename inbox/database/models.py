@@ -155,6 +155,9 @@ class FileExtraction(Base):
     """Attempts after the first; counted when claimed, so a file in its third attempt says 2."""
     error_type: Mapped[str | None] = mapped_column(String(CODE_CHARS))
     error_message: Mapped[str | None] = mapped_column(Text)
+    handler: Mapped[str | None] = mapped_column(Text)
+    """Which handler the latest outcome came from; NULL where none was asked or it is not known."""
+    handler_version: Mapped[str | None] = mapped_column(String(CODE_CHARS))
 
     job: Mapped[ProcessingJob] = relationship(back_populates="file_extractions")
 

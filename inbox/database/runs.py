@@ -1,10 +1,10 @@
 """A run begins with registration or an operator's retry, and ends when the last file has come to rest."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import ColumnElement, and_, exists, false, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -12,9 +12,9 @@ from inbox.database import turns
 from inbox.database.batches import BatchRecord, finish_extraction, record_of
 from inbox.database.leasing import affected
 from inbox.database.models import FileExtraction, ProcessingJob, RunSummary
-from inbox.database.pages import is_postgresql
+from inbox.database.pages import PAGE_ROWS, in_pages, is_postgresql
 from inbox.database.types import new_id
-from inbox.domain import BatchLease
+from inbox.domain import BatchLease, DropIdentity
 from inbox.lifecycle import BatchState, FileState, batch_states_before
 
 _unfinished_files = exists().where(
@@ -88,13 +88,20 @@ def store_run_summary(
 
 
 def open_run(
-    batch_id: str, run_id: str, *, now: datetime, session: Session, doc_ids: Collection[str] | None = None
+    batch_id: str,
+    run_id: str,
+    *,
+    now: datetime,
+    session: Session,
+    doc_ids: Collection[str] | None = None,
+    versions: Mapping[str, str] | None = None,
 ) -> int:
     """
-    An operator's retry: failed files (all, or these) become pending in a new run. Returns how many.
+    A retry: failed files of a batch that is over become pending in a new run. Returns how many.
 
-    Attempts start anew, with the turns of a batch that comes now; files that succeeded keep their rows and are not
-    touched.
+    With `doc_ids` only these; with `versions`, the present ones of handlers by their names, only files that failed
+    under another version of one of them. Attempts start anew, with the turns of a batch that comes now; files that
+    succeeded keep their rows and are not touched.
     """
     job_states = batch_states_before(BatchState.PROCESSING) - {BatchState.EXTRACTING}
     job = session.scalars(
@@ -105,10 +112,27 @@ def open_run(
     if job is None:
         return 0
     chosen = [FileExtraction.batch_id == batch_id, FileExtraction.status == FileState.FAILED]
-    if doc_ids is not None:
-        chosen.append(FileExtraction.doc_id.in_(doc_ids))
-    first_turn = turns.next_turn(session)
-    order = turns.ranked(*chosen)
+    if versions is not None:
+        chosen.append(failed_under_another(versions))
+    first_turn, count = turns.next_turn(session), 0
+    for page in [None] if doc_ids is None else in_pages(doc_ids):
+        count += _reopen_files(chosen, page, run_id, first_turn + count, now, session)
+    if count:
+        job.status, job.run_id, job.started_at, job.updated_at = BatchState.PROCESSING, run_id, now, now
+        job.completed_at = job.reported_at = job.error_message = job.reason_code = None
+    return count
+
+
+def _reopen_files(
+    chosen: Sequence[ColumnElement[bool]],
+    doc_ids: Collection[str] | None,
+    run_id: str,
+    first_turn: int,
+    now: datetime,
+    session: Session,
+) -> int:
+    among = [] if doc_ids is None else [FileExtraction.doc_id.in_(doc_ids)]
+    order = turns.ranked(*chosen, *among)
     files = session.execute(
         update(FileExtraction)
         .where(FileExtraction.id == order.c.id)
@@ -124,18 +148,76 @@ def open_run(
             processing_duration_ms=None,
             error_type=None,
             error_message=None,
+            handler=None,
+            handler_version=None,
         )
         .execution_options(synchronize_session=False)
     )
-    count = affected(files)
-    if count:
-        job.status, job.run_id, job.started_at, job.updated_at = BatchState.PROCESSING, run_id, now, now
-        job.completed_at = job.reported_at = job.error_message = job.reason_code = None
-    return count
+    return affected(files)
 
 
-def offer_again(batch_id: str, zip_path: str, *, now: datetime, session: Session) -> bool:
-    """An operator's retry of a batch that never got members: its archive waits at `zip_path` to be taken again."""
+def find_failed_under_another(versions: Mapping[str, str], *, session: Session) -> list[str]:
+    """Return the batches that are over and hold files which failed under another version; reads the table once."""
+    query = (
+        select(ProcessingJob.batch_id)
+        .where(
+            ProcessingJob.status.in_(batch_states_before(BatchState.PROCESSING) - {BatchState.EXTRACTING}),
+            ProcessingJob.batch_id.in_(
+                select(FileExtraction.batch_id).where(
+                    FileExtraction.status == FileState.FAILED, failed_under_another(versions)
+                )
+            ),
+        )
+        .order_by(ProcessingJob.created_at)
+    )
+    return list(session.scalars(query))
+
+
+def iterate_failed_under_another(
+    batch_id: str, versions: Mapping[str, str], *, session: Session
+) -> Iterator[FileExtraction]:
+    """Yield the files of a batch which failed under another version, read in pages in the archive's order."""
+    after = -1, ""
+    while True:
+        query = (
+            select(FileExtraction)
+            .where(
+                FileExtraction.batch_id == batch_id,
+                FileExtraction.status == FileState.FAILED,
+                failed_under_another(versions),
+                tuple_(FileExtraction.position, FileExtraction.doc_id) > after,
+            )
+            .order_by(FileExtraction.position, FileExtraction.doc_id)
+            .limit(PAGE_ROWS)
+        )
+        page = list(session.scalars(query))
+        yield from page
+        if len(page) < PAGE_ROWS:
+            return
+        after = page[-1].position, page[-1].doc_id
+        session.expunge_all()  # read and done with: memory does not grow with the batch
+
+
+def failed_under_another(versions: Mapping[str, str]) -> ColumnElement[bool]:
+    """Return the condition of a row whose handler is one of these and had another version, which is known."""
+    return or_(
+        false(),
+        *(
+            and_(FileExtraction.handler == name, FileExtraction.handler_version != version)
+            for name, version in versions.items()
+        ),
+    )
+
+
+def offer_again(
+    batch_id: str, zip_path: str, *, now: datetime, session: Session, identity: DropIdentity | None = None
+) -> bool:
+    """
+    An operator's retry of a batch that never got members: its archive waits at `zip_path` to be taken again.
+
+    `identity` is what it is there, since a volume that was copied has other inodes. False: it is not in such a state.
+    """
+    moved = {"archive_device": identity.device, "archive_inode": identity.inode} if identity else {}
     statement = (
         update(ProcessingJob)
         .where(
@@ -153,6 +235,7 @@ def offer_again(batch_id: str, zip_path: str, *, now: datetime, session: Session
             reported_at=None,
             reason_code=None,
             error_message=None,
+            **moved,
         )
     )
     return affected(session.execute(statement)) == 1

@@ -162,6 +162,8 @@ def _record_without_the_poison(outcomes: Sequence[Outcome], error: Exception, se
         duration_ms=poisoned.duration_ms,
         error_type="PERMANENT",
         error_message=f"the database cannot store this result: {reason}".replace("\0", ""),
+        handler=poisoned.handler,
+        handler_version=poisoned.handler_version,
     )
     return _write([plain], session)
 
@@ -223,6 +225,8 @@ def fail_unfinished_files(batch_id: str, *, error_type: str, message: str, now: 
             processing_completed_at=now,
             error_type=error_type,
             error_message=message,
+            handler=None,
+            handler_version=None,
         )
         .returning(FileExtraction.doc_id)
         .execution_options(synchronize_session=False)
@@ -248,6 +252,8 @@ _WRITTEN: Final = (
     FILES.c.error_type,
     FILES.c.error_message,
     FILES.c.skip_reason,
+    FILES.c.handler,
+    FILES.c.handler_version,
 )
 
 
@@ -264,6 +270,8 @@ def _values(outcome: Outcome) -> dict[str, Any]:
         "error_type": outcome.error_type,
         "error_message": outcome.error_message,
         "skip_reason": outcome.skip_reason,
+        "handler": outcome.handler,
+        "handler_version": outcome.handler_version,
     }
 
 

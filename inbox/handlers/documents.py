@@ -17,6 +17,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from inbox.core.errors import ParseError
 from inbox.handlers.base import File, HandlerSpec, Skip
 from inbox.handlers.decoding import decode_text
+from inbox.handlers.versions import inbox_version
 
 if TYPE_CHECKING:
     from kreuzberg import ExtractionConfig, ExtractionResult
@@ -99,7 +100,8 @@ Facts = dict[str, object]
 
 def documents_handler(unreadable: Literal["metadata", "skip"], max_text_chars: int, max_read_bytes: int) -> HandlerSpec:
     """Return the default handler. `unreadable` says how files of a type without text end: as success or skipped."""
-    return HandlerSpec("documents", DocumentHandler(unreadable, max_text_chars, max_read_bytes))
+    function = DocumentHandler(unreadable, max_text_chars, max_read_bytes)
+    return HandlerSpec("documents", function, version=inbox_version())
 
 
 @dataclass(frozen=True, slots=True)

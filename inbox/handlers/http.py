@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
 from http import HTTPStatus
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -31,6 +30,7 @@ from inbox.core.errors import (
 )
 from inbox.core.retry import LONGEST_WAIT_SECONDS
 from inbox.handlers.base import File, HandlerSpec
+from inbox.handlers.versions import inbox_version
 
 MAX_RESPONSE_BYTES: Final = 16 * 1024**2
 MAX_CONNECT_SECONDS: Final = 10.0
@@ -72,7 +72,7 @@ class HttpHandler:
         self._headers = {
             "Accept": "application/json",
             "Content-Type": "application/json",
-            "User-Agent": f"inbox/{_inbox_version()}",
+            "User-Agent": f"inbox/{inbox_version()}",
             **(_basic_auth(url.auth) if url.auth else {}),
         }
         self._timeout_seconds = timeout_seconds
@@ -214,14 +214,6 @@ def _basic_auth(credentials: str) -> dict[str, str]:
 def _connections(_pid: int) -> urllib3.PoolManager:
     """Return this process's connections; a forked worker must not speak on its parent's."""
     return urllib3.PoolManager(num_pools=2, maxsize=1)
-
-
-@cache
-def _inbox_version() -> str:
-    try:
-        return version("inbox")
-    except PackageNotFoundError:  # run from a checkout
-        return "0"
 
 
 def _excerpt(body: bytes) -> str:

@@ -5,14 +5,14 @@ import importlib
 import inspect
 import sys
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Final, Literal
 from weakref import WeakKeyDictionary
 
 from inbox.core.errors import ConfigurationError, describe_error
-from inbox.handlers.base import File, HandlerSpec, Skip, declared_handlers
+from inbox.handlers.base import EVERY_FILE, File, HandlerSpec, Skip, declared_handlers
 
 NO_HANDLER: Final = "NO_HANDLER"
 
@@ -26,6 +26,7 @@ class HandlerSettings:
 
     modules: tuple[str, ...] = ()
     handler_url: str | None = field(default=None, repr=False)
+    handler_version: str = ""
     timeout_seconds: float = 300.0
     unreadable: Literal["metadata", "skip"] = "metadata"
     max_text_chars: int = 1_000_000
@@ -43,13 +44,25 @@ class Registry:
         """Return the handler for a file, or None when nobody wants it."""
         return next((spec for spec in self.specs if spec.wants(file)), None)
 
+    @property
+    def sole(self) -> str | None:
+        """The name of the handler that gets every file, or None when it depends on the file."""
+        return self.specs[0].name if self.specs and self.specs[0].patterns == EVERY_FILE else None
+
+    def versions(self) -> dict[str, str]:
+        """Return each handler's version by its name."""
+        return {spec.name: spec.version for spec in self.specs}
+
     def call(self, file: File) -> object:
         """
         Run the file's handler, a function or a coroutine function, and return its result or a `Skip`.
 
         Whatever the handler raises comes out unchanged.
         """
-        spec = self.choose(file)
+        return self.run(self.choose(file), file)
+
+    def run(self, spec: HandlerSpec | None, file: File) -> object:
+        """Do the same with the handler that was chosen for the file."""
         if spec is None:
             return Skip(NO_HANDLER)
         outcome: object = spec.function(file)
@@ -70,7 +83,8 @@ def load_handlers(settings: HandlerSettings) -> Registry:
     if settings.handler_url:
         from inbox.handlers.http import http_handler  # urllib3 is loaded only where it is used
 
-        specs = (*specs, http_handler(settings.handler_url, settings.timeout_seconds, settings.storage_base))
+        asked = http_handler(settings.handler_url, settings.timeout_seconds, settings.storage_base)
+        specs = (*specs, replace(asked, version=settings.handler_version))
     if not specs:
         from inbox.handlers.documents import documents_handler  # likewise
 

@@ -7,7 +7,7 @@ machine), every claimed file is charged, so that a file which kills its worker c
 """
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +31,7 @@ WhatWasInHand = Callable[[str], Collection[InHand] | None]
 
 _LONGEST_ROUND_SECONDS: Final = 300.0
 """What the time between two rounds counts at most when it is about how long something has been going on."""
+HandlerAndVersion = tuple[str | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,17 @@ class Rescuer:
     jumps, another machine's that is ahead, or a night asleep must not end what somebody works on.
     """
 
-    def __init__(self, sessions: Sessions, clock: Clock, policy: RetryPolicy, *, batch_time: timedelta) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        clock: Clock,
+        policy: RetryPolicy,
+        *,
+        batch_time: timedelta,
+        handler_of: Callable[[ClaimedFile], HandlerAndVersion] = lambda _: (None, None),
+    ) -> None:
+        """`handler_of` tells which of our handlers, in which version, a file of our own workers was handed to."""
+        self._handler_of = handler_of
         self._sessions = sessions
         self._clock = clock
         self._policy = policy
@@ -91,11 +102,13 @@ class Rescuer:
         in_hand: Collection[InHand] | None,
         error: WorkerError,
         owner_is_dead: bool,
+        is_ours: bool = False,
     ) -> Rescue | None:
         """
         Decide about everything under one lease; None when somebody else does.
 
-        Files in hand are charged with `error`, all of them when `in_hand` is None; the others go back uncounted.
+        Files in hand are charged with `error`, all of them when `in_hand` is None; the others go back uncounted. With
+        `is_ours` it was a worker of this service, whose handlers are known.
         """
         now = self._clock.now()
         with self._sessions.writing() as session:
@@ -103,12 +116,19 @@ class Rescuer:
                 return None
             batches.rescue_batch(lease.token, max_attempts=self._policy.max_attempts, now=now, session=session)
             guilty = None if in_hand is None else {hand.doc_id for hand in in_hand if hand.token == lease.token}
-            charged = self._charge(lease.token, guilty, error, now, session)
+            charged = self._charge(lease.token, guilty, error, now, session, is_ours=is_ours)
             released = work.release_files(lease.token, session=session)
         return Rescue(lease.owner, released, charged)
 
     def _charge(
-        self, token: str, guilty: Collection[str] | None, error: WorkerError, now: datetime, session: "Session"
+        self,
+        token: str,
+        guilty: Collection[str] | None,
+        error: WorkerError,
+        now: datetime,
+        session: "Session",
+        *,
+        is_ours: bool,
     ) -> tuple[tuple[ClaimedFile, Outcome], ...]:
         if guilty is not None and not guilty:
             return ()
@@ -116,8 +136,14 @@ class Rescuer:
             file for file in work.find_held_files(token, session=session) if guilty is None or file.doc_id in guilty
         ]
         verdicts = [(work.claimed_of(file), self._verdict(file, error, now)) for file in files]
+        if is_ours:
+            verdicts = [(claimed, self._stamped(claimed, outcome)) for claimed, outcome in verdicts]
         recorded = work.record_outcomes([outcome for _, outcome in verdicts], session=session)
         return tuple(pair for pair in verdicts if pair[0].doc_id in recorded)
+
+    def _stamped(self, claimed: ClaimedFile, outcome: Outcome) -> Outcome:
+        handler, version = self._handler_of(claimed)
+        return replace(outcome, handler=handler, handler_version=version)
 
     def rescue_unleased(self, *, timeout: timedelta) -> int:
         """

@@ -4,17 +4,17 @@ import uuid
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from inbox.core.errors import PermanentError
 from inbox.database import batches, queries, runs
 from inbox.database.batches import BatchRecord
 from inbox.database.connection import Sessions, retry_when_busy
-from inbox.domain import short_id
+from inbox.domain import Drop, short_id
 from inbox.lifecycle import BatchState
 from inbox.pipeline.places import reason_beside
 from inbox.utils.clock import Clock
+from inbox.utils.drops import look_at
 from inbox.utils.filesystem import move_file
 from inbox.utils.volume import Volume, find_by_stored_name
 
@@ -84,27 +84,60 @@ class Retrier:
         """
         Put the archive back into the uploads, where it passes the same gate again.
 
-        The move comes first: should the rest fail, the archive is recognised there and goes back to quarantine.
+        The move comes first: should the rest fail, the archive is recognised there and goes back to quarantine. One
+        that is back already, by such a failure or by another operator, is as good as moved.
         """
-        archive = self._volume.base / batch.zip_path
-        folder, name = archive.parent, archive.name
-        found = find_by_stored_name(folder, name) if batch.zip_path else None
-        if found is None:
+        if batch.reported_at is None:
             raise PermanentError(
-                "the archive is not where it was put", subject=batch.zip_path, hint="drop it into the uploads again"
+                "the batch is being reported just now", subject=batch.drop_name, hint="try again in a moment"
             )
-        if folder != self._volume.uploads:
-            self._move_back(found, batch)
+        self._bring_back(batch)
         zip_path = f"{self._volume.uploads.name}/{batch.drop_name}"
+        drop = self._in_uploads(batch)
         with self._sessions.writing() as session:
-            runs.offer_again(batch.batch_id, zip_path, now=self._clock.now(), session=session)
+            offered = runs.offer_again(
+                batch.batch_id,
+                zip_path,
+                identity=drop.identity if drop is not None else batch.identity,
+                now=self._clock.now(),
+                session=session,
+            )
+        if not offered:
+            raise PermanentError(
+                "somebody else has offered the archive again", subject=batch.drop_name, hint="see `inbox status`"
+            )
         return Retried(batch.batch_id, batch.drop_name, 0, archive_offered_again=True)
 
-    def _move_back(self, archive: Path, batch: BatchRecord) -> None:
+    def _bring_back(self, batch: BatchRecord) -> None:
+        archive = self._volume.base / batch.zip_path
+        found = find_by_stored_name(archive.parent, archive.name) if batch.zip_path else None
+        if found is not None and archive.parent == self._volume.uploads:
+            return
         try:
-            move_file(archive, self._volume.uploads / batch.drop_name)
-        except FileExistsError as error:
-            raise PermanentError(
-                "another drop of this name is in the uploads", subject=batch.drop_name, hint="try again when it is gone"
-            ) from error
-        reason_beside(archive).unlink(missing_ok=True)
+            if found is None:
+                raise FileNotFoundError(batch.zip_path)
+            move_file(found, self._volume.uploads / batch.drop_name)
+        except OSError as error:
+            if self._in_uploads(batch) is not None:
+                return
+            if isinstance(error, FileNotFoundError):
+                raise PermanentError(
+                    "the archive is not where it was put", subject=batch.zip_path, hint="drop it into the uploads again"
+                ) from error
+            if isinstance(error, FileExistsError):
+                raise PermanentError(
+                    "another drop of this name is in the uploads",
+                    subject=batch.drop_name,
+                    hint="try again when it is gone",
+                ) from error
+            raise
+        reason_beside(found).unlink(missing_ok=True)
+
+    def _in_uploads(self, batch: BatchRecord) -> Drop | None:
+        """Return the archive when it lies in the uploads; a copy to another volume keeps size and time of change."""
+        drop = look_at(self._volume.uploads / batch.drop_name)
+        is_it = drop is not None and (drop.identity.size_bytes, drop.identity.modified_ns) == (
+            batch.identity.size_bytes,
+            batch.identity.modified_ns,
+        )
+        return drop if is_it else None

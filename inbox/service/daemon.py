@@ -81,6 +81,8 @@ class Daemon:
     finished: Bell = field(default_factory=Bell)
     unannounced: str | None = None
     """Why the file system of the uploads cannot tell of every drop, if so."""
+    at_start: Callable[[], None] | None = None
+    """What is done once, before the first round of rescuing, and again until it succeeds."""
     _at_rest: bool = field(init=False, default=False)
     _rounds_begun: int = field(init=False, default=0)
     _rounds_ended: int = field(init=False, default=0)
@@ -93,7 +95,7 @@ class Daemon:
 
         self._intake = make("intake", self._take_in, self._until_next_scan)
         self._closing = make("closing", self._close, lambda: _CLOSING_SECONDS)
-        self._rescuing = make("rescuing", self.rescuing.round, lambda: self.rhythm.lease_life.total_seconds() / 4)
+        self._rescuing = make("rescuing", self._rescue, lambda: self.rhythm.lease_life.total_seconds() / 4)
         beat_seconds = self.rhythm.lease_life.total_seconds() * HEARTBEAT_SHARE
         heartbeat = Heartbeat(
             sessions=self.sessions,
@@ -152,7 +154,7 @@ class Daemon:
             self.finished.wait(0.2)
             with suppress(DatabaseUnavailableError):  # the legs tell of it, and go on when it is back
                 on_progress(self.sessions)
-                if not (self._at_rest and is_everything_done(self.sessions)):
+                if not (self._at_rest and self.at_start is None and is_everything_done(self.sessions)):
                     last_round = None
                 elif last_round is None:
                     last_round = self._rounds_begun + 1
@@ -177,6 +179,8 @@ class Daemon:
         checks["database"] = ailment(database, PATIENCE_SECONDS)
         checks["volume"] = ailment(volume, PATIENCE_SECONDS)
         checks["workers"] = None if self.supervisor.is_healthy() else "not every worker is ready"
+        paused = [f"{handler} fails: {cause}" for handler, cause in self.supervisor.paused_handlers().items()]
+        checks["handlers"] = "; ".join(paused) or None
         if any(leg.is_stopping for leg in self._legs):
             checks["service"] = "stopping"
         notes = {leg.name: leg.trouble for leg in self._legs if leg.trouble is not None and not leg.is_held_up}
@@ -191,6 +195,14 @@ class Daemon:
         self._rounds_ended = self._rounds_begun
         self.supervisor.wake()  # somebody else may have registered, or an operator may want a file tried again
         self.finished.ring()
+
+    def _rescue(self) -> None:
+        if self.at_start is not None:
+            self.at_start()
+            self.at_start = None
+            self.supervisor.wake()
+            self.finished.ring()
+        self.rescuing.round()
 
     def _close(self) -> None:
         self.closing.round()

@@ -55,6 +55,9 @@ _WORDING: Final[dict[type[Event], tuple[int, str]]] = {
     events.WorkerDied: (_ERROR, "worker {worker} died: {reason}"),
     events.WorkRescued: (_WARNING, "took over from {owner}: {released} files given back, {charged} charged"),
     events.FilesReleased: (_INFO, "{files} claimed files given back"),
+    events.FilesReoffered: (_INFO, "{files} failed files of {batches} batches are tried again with new handlers"),
+    events.BreakerOpened: (_ERROR, "the handler {handler} fails, its files wait: {cause}"),
+    events.BreakerClosed: (_INFO, "the handler {handler} gets files again after {seconds:g} s and {probes} probes"),
 }
 
 _FIELDS: Final = {kind: tuple(item.name for item in fields(kind)) for kind in _WORDING}

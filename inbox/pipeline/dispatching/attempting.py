@@ -7,16 +7,20 @@ from typing import Any, Protocol
 from inbox.core.errors import classify_error, describe_error
 from inbox.core.retry import delay_after, should_retry
 from inbox.domain import ClaimedFile, Outcome
-from inbox.handlers.base import File, Skip
+from inbox.handlers.base import File, HandlerSpec, Skip
 from inbox.handlers.results import clean_result
 from inbox.lifecycle import FileState
+from inbox.pipeline.dispatching.breaker import trouble_of
 from inbox.utils.clock import Clock
 
 
 class Calls(Protocol):
-    """What runs the right handler on a file and returns what it returned."""
+    """What knows the right handler for a file, runs it, and returns what it returned."""
 
-    def call(self, file: File) -> Any: ...
+    @property
+    def sole(self) -> str | None: ...
+    def choose(self, file: File) -> HandlerSpec | None: ...
+    def run(self, spec: HandlerSpec | None, file: File) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +39,15 @@ class Attempting:
         That includes SystemExit and KeyboardInterrupt, since a handler does not decide about the service's life.
         """
         began = self.clock.monotonic()
+        spec = self.handlers.choose(file)
         try:
-            result = self.handlers.call(file)
+            result = self.handlers.run(spec, file)
             state, reason_code = FileState.SUCCESS, None
             if isinstance(result, Skip):
                 state, reason_code, result = FileState.SKIPPED, result.reason_code, result.result
             result = clean_result(result)
         except BaseException as error:  # noqa: BLE001 - the one place that decides about a handler's surprises
-            return self._after(error, claimed, self._milliseconds(began))
+            return self._after(error, claimed, file, spec, self._milliseconds(began))
         return Outcome(
             doc_id=claimed.doc_id,
             token=claimed.token,
@@ -51,9 +56,13 @@ class Attempting:
             duration_ms=self._milliseconds(began),
             result=result,
             skip_reason=reason_code,
+            handler=spec.name if spec else None,
+            handler_version=spec.version if spec else None,
         )
 
-    def _after(self, error: BaseException, claimed: ClaimedFile, duration_ms: int) -> Outcome:
+    def _after(
+        self, error: BaseException, claimed: ClaimedFile, file: File, spec: HandlerSpec | None, duration_ms: int
+    ) -> Outcome:
         now = self.clock.now()
         again = should_retry(error, claimed.attempt, self.max_attempts)
         wait = delay_after(error, claimed.attempt, self.base_delay_seconds) if again else 0.0
@@ -66,6 +75,9 @@ class Attempting:
             error_type=classify_error(error),
             error_message=describe_error(error),
             due_at=now + timedelta(seconds=wait) if again else None,
+            handler=spec.name if spec else None,
+            handler_version=spec.version if spec else None,
+            trouble=trouble_of(error, names=(str(file.path), file.member_path, file.name, file.doc_id)),
         )
 
     def _milliseconds(self, began: float) -> int:

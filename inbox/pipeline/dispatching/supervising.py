@@ -17,6 +17,7 @@ from inbox.core.errors import RetryableError, TimeoutError, WorkerError, describ
 from inbox.core.retry import calculate_backoff
 from inbox.domain import InHand
 from inbox.events import Emit, TroubleBegan, WorkerDied
+from inbox.pipeline.dispatching.reports import Pauses, is_report, recovered_handler
 from inbox.pipeline.dispatching.slots import Slots
 from inbox.pipeline.dispatching.worker import DRAIN, IDLE, ORPHANED, PROGRESS, TROUBLE, WAKE
 from inbox.utils.clock import Clock
@@ -99,6 +100,7 @@ class Supervisor:
     _wakes: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
+        self._pauses = Pauses(self.clock, self.emit)
         self._seats = [_Seat() for _ in range(self.plan.workers)]
 
     def run(self) -> None:
@@ -164,6 +166,10 @@ class Supervisor:
             seat.running is not None and seat.running.ready and not seat.running.troubled for seat in self._seats
         )
 
+    def paused_handlers(self) -> dict[str, str]:
+        """Return the handlers whose files some worker lets wait, by name, each with the cause."""
+        return self._pauses.reasons()
+
     def _running(self) -> list[_Running]:
         with self._lock:
             return [seat.running for seat in self._seats if seat.running is not None]
@@ -208,6 +214,10 @@ class Supervisor:
         try:
             while item.connection.poll():
                 word = item.connection.recv_bytes()
+                if is_report(word):
+                    self._pauses.hear(item.owner, word)
+                    self._pass_on(item, word)
+                    continue
                 with self._lock:
                     item.ready, item.heard_at = True, self.clock.monotonic()
                     item.idle = word == IDLE
@@ -219,6 +229,12 @@ class Supervisor:
                     self.on_idle()
         except (EOFError, OSError):
             return  # it is ending; its sentinel says the rest
+
+    def _pass_on(self, teller: _Running, report: bytes) -> None:
+        if recovered_handler(report) is not None:
+            for item in self._running():
+                if item is not teller and item.ready:
+                    _send(item, report)
 
     def _kill_if_overdue(self, item: _Running) -> None:
         hand = self.slots.read(item.slot)
@@ -237,6 +253,7 @@ class Supervisor:
         item.process.join()
         if item.process.exitcode != 0:
             item.process.kill()  # what its handlers have started ends with it
+        self._pauses.forget(item.owner)
         hand = self.slots.read(item.slot)
         self.slots.put_down(item.slot)
         seat = self._seats[item.slot]

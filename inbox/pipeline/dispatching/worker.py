@@ -2,8 +2,9 @@
 A worker process: claims a page, runs the handler on each file, records, and claims again.
 
 It talks to its supervisor in single bytes over one connection, and only about itself: whether it is idle, and whether
-it should wake up or drain. When the other end is gone, so is the service, and the worker ends at once, after recording
-what it has finished: whatever it had in hand is in its slot for the next service to read.
+it should wake up or drain; in a few more bytes, about handlers that are paused. When the other end is gone, so is the
+service, and the worker ends at once, after recording what it has finished: whatever it had in hand is in its slot for
+the next service to read.
 """
 
 import os
@@ -27,7 +28,9 @@ from inbox.handlers.base import File
 from inbox.lifecycle import FileState
 from inbox.pipeline.dispatching.attempting import Attempting
 from inbox.pipeline.dispatching.holding import Hold
+from inbox.pipeline.dispatching.pausing import Pausing
 from inbox.pipeline.dispatching.recording import Recorder
+from inbox.pipeline.dispatching.reports import is_report, recovered_handler
 from inbox.pipeline.dispatching.slots import Slots
 from inbox.utils.clock import Bell, Clock
 
@@ -59,6 +62,8 @@ class WorkerPlan:
     owner: str
     lease_life: timedelta
     poll_interval: timedelta
+    breaker_outcomes: int = 0
+    """How many of a handler's latest outcomes are looked at to see whether it is broken; 0: it is never paused."""
 
 
 def _end_alone() -> None:
@@ -80,6 +85,8 @@ class Link:
         self._bell = Bell()
         self._lock = threading.Lock()
         self.draining = False
+        self.on_recovered: Callable[[str], None] = lambda _: None
+        """Told which handler works again, as another worker found."""
         threading.Thread(target=self._listen, name="link", daemon=True).start()
 
     def say(self, word: bytes) -> None:
@@ -113,6 +120,8 @@ class Link:
                 return
             if word == DRAIN:
                 self.draining = True
+            elif is_report(word) and (handler := recovered_handler(word)) is not None:
+                self.on_recovered(handler)
             self._bell.ring()
 
     def _end_orphaned(self) -> None:
@@ -149,6 +158,10 @@ class Worker:
             sessions, emit, on_trouble=lambda: link.say(TROUBLE), on_relief=lambda: link.say(PROGRESS)
         )
         link.last_words = self._recorder.flush
+        self._pausing = Pausing(
+            plan.breaker_outcomes, handlers=attempting.handlers, sessions=sessions, clock=clock, say=link.say
+        )
+        link.on_recovered = self._pausing.hear
         self._finished_tokens: list[str] = []
         self._page_size = 1
         self._lets_others_first = False
@@ -172,6 +185,9 @@ class Worker:
         """Return the next page, as soon as the database gives one; None when told to drain, also meanwhile."""
         failures = 0
         while not self._link.draining:
+            if wait := self._pausing.seconds_until_claim():
+                self._link.wait(wait)
+                continue
             try:
                 if failures:
                     self._give_back_strays()
@@ -194,8 +210,8 @@ class Worker:
         with self._sessions.writing() as session:
             page = work.claim_files(
                 self._plan.owner,
-                limit=self._page_size,
-                again=again,
+                limit=1 if self._pausing.is_total else self._page_size,
+                again=1 if self._pausing.is_total else again,
                 now=self._clock.now(),
                 life=self._plan.lease_life,
                 session=session,
@@ -217,24 +233,30 @@ class Worker:
 
     def _work_off(self, page: Page, hold: Hold) -> None:
         began = self._clock.monotonic()
-        done, held = 0, True
+        done, left, held = 0, len(page.files), True
         for claimed in page.files:
             held = hold.is_trusted() or self._confirm_patiently(hold)
             if self._link.draining or not held:
                 break
+            left -= 1
+            file = self._prepare(claimed)
+            if not self._pausing.admits(claimed, file):
+                continue
             self._slots.take(self._plan.slot, page.token, claimed.doc_id, self._clock.monotonic())
-            outcome = self._attempting.attempt(claimed, self._prepare(claimed))
+            outcome = self._attempting.attempt(claimed, file)
             if os.getpid() != self._process:  # a fork that a handler let return; what it shares with us is ours
                 os._exit(outcome.state is not FileState.SUCCESS)
             self._link.require_whole()
             self._slots.stop_clock(self._plan.slot)
-            self._record(partial(self._recorder.add, claimed, outcome))
             done += 1
+            if self._pausing.counts(outcome):
+                self._record(partial(self._recorder.add, claimed, outcome))
         self._record(self._recorder.flush)
         self._slots.put_down(self._plan.slot)
+        self._pausing.end_page(page.token)
         if not held:
-            self._emit(LeaseLost(self._plan.slot, len(page.files) - done))
-        elif done < len(page.files):
+            self._emit(LeaseLost(self._plan.slot, left))
+        elif left:
             self._release(page.token)
         self._finished_tokens.append(page.token)
         self._adapt(done, self._clock.monotonic() - began)
@@ -266,7 +288,7 @@ class Worker:
 
     def _adapt(self, done: int, seconds: float) -> None:
         """Aim at pages of half a second; grow fourfold at most, since the next files may be slower."""
-        fitting = int(done * PAGE_SECONDS / max(seconds, 1e-6))
+        fitting = int(done * PAGE_SECONDS / max(seconds, 1e-6)) if done else MAX_PAGE  # all of it was put off at once
         self._page_size = max(1, min(fitting, self._page_size * 4, MAX_PAGE))
 
     def _release(self, token: str) -> None:
@@ -287,5 +309,6 @@ class Worker:
         except DatabaseUnavailableError:
             return 0.0  # claiming is where we wait for it
         if due_at is None:
+            self._pausing.end()
             return longest
         return min(max((due_at - self._clock.now()).total_seconds(), 0.05), longest)

@@ -69,7 +69,7 @@ class Rescuing:
         with self.sessions.reading() as session:
             leases = leasing.leases_of(owner, session=session)
         for lease in leases:
-            rescue = self.rescuer.settle(lease, in_hand=in_hand, error=error, owner_is_dead=True)
+            rescue = self.rescuer.settle(lease, in_hand=in_hand, error=error, owner_is_dead=True, is_ours=True)
             if rescue is not None:
                 for claimed, outcome in rescue.charged:
                     self.emit(events.attempt_event(claimed, outcome, counts=True))
