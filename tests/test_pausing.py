@@ -40,6 +40,9 @@ class TimedLink:
         if is_report(word):
             self.pauses.hear("me", word)
 
+    def require_whole(self):
+        """Nothing of a handler's can close this end."""
+
     def wait(self, seconds):
         self.waits.append(seconds)
         self.on_wait()

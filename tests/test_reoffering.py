@@ -162,8 +162,7 @@ def test_batch_that_ran_out_of_its_time_stays(house):
         file = page.files[0]
         outcome = Outcome(file.doc_id, file.token, FileState.RETRYING, house.clock.now(), 7, due_at=house.clock.now())
         work.record_outcomes([replace(outcome, handler="a", handler_version="1")], session=session)
-    house.clock.go_on(2000)
-    house.rescuing.round()
+    house.watch_batches(2100)
     house.closing.round()
     reoffer(house, a="2")
     (batch_id,) = {file.batch_id for file in page.files}

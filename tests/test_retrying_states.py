@@ -250,7 +250,7 @@ def test_archive_offered_while_another_service_reports_it_stays_open(house):
     batch = get_batch_by_id(batch_id)
     with house.sessions.writing() as session:
         marked = batches.mark_batch_reported(
-            batch_id, batch.run_id, zip_path="quarantine/drop.zip", now=house.clock.now(), session=session
+            batch_id, run_id=batch.run_id, zip_path="quarantine/drop.zip", now=house.clock.now(), session=session
         )
 
     assert (False, None) == (marked, get_batch_by_id(batch_id).reported_at)
