@@ -33,7 +33,8 @@ class Dropper:
     drops: int = 0
     members: int = 0
     on_the_way: dict[str, int] = field(default_factory=dict)
-    _kept: set[str] = field(default_factory=set)
+    _used_up: set[str] = field(default_factory=set)
+    """Names that no later drop may have: one that stays has it, or its dropper takes away what has it."""
 
     def next(self) -> Steps:
         """Return the steps of the next drop."""
@@ -46,10 +47,12 @@ class Dropper:
         name = name_of(self.seed, number)
         if origin != number and chance.random() < 0.5:
             name = name_of(self.seed, origin)
-        if (self.uploads / name).exists() or name in self._kept:  # to replace a drop is to take it away
+        if (self.uploads / name).exists() or name in self._used_up:  # to replace a drop is to take it away
             name = name_of(self.seed, number)
         way = chance.choices(list(WAYS), [share for share, _ in WAYS.values()])[0]
         is_withdrawn = content.verdict != UNFIT and chance.random() < WITHDRAWN_SHARE
+        if is_withdrawn:  # its dropper takes away what has this name, whoever put it there
+            name = name_of(self.seed, number)
         return self._drop(name, content, way, chance, is_withdrawn=is_withdrawn)
 
     def open_members(self) -> int:
@@ -61,8 +64,8 @@ class Dropper:
         fate = WITHDRAWN if is_withdrawn else LEFT if content.verdict == UNFIT else GONE
         self.ledger.note_content(content)
         self.ledger.note_drop(name, content, fate)
-        if fate == LEFT:
-            self._kept.add(name)
+        if fate != GONE:
+            self._used_up.add(name)
         self.drops += 1
         self.members += len(content.members)
         path = self.uploads / name

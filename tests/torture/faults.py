@@ -102,7 +102,8 @@ class Harm:
 
     def _on_child(self, replica: Replica, kind: str, chance: random.Random) -> Steps:
         children = replica.children()
-        if not children:
+        if not children:  # it has only just begun
+            self.counts[kind] -= 1
             return
         child = chance.choice(children)
         if kind == "pause of a child":
