@@ -69,6 +69,8 @@ def locked(folder: Path, name: str) -> Iterator[bool]:
     The lock file is removed while it is held: whoever waits on the removed one notices that it has no name any more.
     """
     path = _lock_path(folder, name)
+    if not folder.is_dir():  # taking the lock would make it, also where a mount is gone
+        raise StorageError("the lock cannot be taken: its folder is missing", subject=str(path))
     lock = FileLock(path, blocking=False)
     try:
         lock.acquire()

@@ -49,7 +49,8 @@ def extract(
     plan = plan_extraction(fd, terms, watchman)
     staging = volume.staging / f"{lease.batch_id[:32]}.{lease.token}"
     try:
-        staging.mkdir(parents=True)
+        volume.staging.mkdir(exist_ok=True)
+        staging.mkdir()
         with reserved(staging.with_name(f"{staging.name}.room"), plan) as reservation:
             extraction = extract_members(
                 fd, plan, staging, terms.limits, watchman=watchman, before_writing=reservation.use

@@ -54,6 +54,7 @@ class Reporter:
         """Write the receipt of a closed batch, move its archive, and record that nothing is left to do."""
         receipt = self._write_receipt(batch.drop_name, batch, str(batch.state), batch.reason_code, batch.reason)
         archive = self._archive(batch, receipt)
+        self._volume.require()  # an archive that seems to be gone may have gone with the volume
         with self._sessions.writing() as session:
             batches.mark_batch_reported(batch.batch_id, zip_path=archive, now=self._clock.now(), session=session)
         return Reported(self._volume.relative(receipt), archive)

@@ -89,12 +89,12 @@ class Daemon:
 
         self._intake = make("intake", self._take_in, self._until_next_scan)
         self._closing = make("closing", self._close, lambda: _CLOSING_SECONDS)
-        self._rescuing = make("rescuing", self.rescuing.round, lambda: self.rhythm.lease_life.total_seconds() / 4)
+        self._rescuing = make("rescuing", self._rescue, lambda: self.rhythm.lease_life.total_seconds() / 4)
         self._heartbeat = make("heartbeat", self._beat, lambda: self.rhythm.lease_life.total_seconds() / 4)
         self._workers = threading.Thread(target=self.supervisor.run, name="supervisor", daemon=True)
         self._legs = (self._rescuing, self._heartbeat, self._intake, self._closing)
         self._database = Question("asking the database", lambda: ping(self.engine))
-        self._folders = Question("asking the volume", lambda: scan(self.volume.uploads))
+        self._folders = Question("asking the volume", self._look_at_volume)
         self._lookout = Lookout(
             self.make_watch,
             self._intake.bell,
@@ -157,16 +157,32 @@ class Daemon:
             checks["service"] = "stopping"
         return Health(checks, self._lookout.as_json())
 
+    def _on_volume(self, round_: Callable[[], None]) -> None:
+        """Do a round on the right volume; what goes wrong in it because that is gone is the volume's trouble."""
+        self.volume.require()
+        try:
+            round_()
+        except Exception:
+            self.volume.require()
+            raise
+
+    def _look_at_volume(self) -> None:
+        scan(self.volume.uploads)
+        self.volume.require()
+
     def _take_in(self) -> None:
         self._at_rest = False
         self._lookout.check()
-        self.intake.round()
+        self._on_volume(self.intake.round)
         self._at_rest = self.intake.is_at_rest()  # here, since only this thread may look into the intake's memory
         self.supervisor.wake()  # somebody else may have registered, or an operator may want a file tried again
         self.finished.ring()
 
+    def _rescue(self) -> None:
+        self._on_volume(self.rescuing.round)
+
     def _close(self) -> None:
-        self.closing.round()
+        self._on_volume(self.closing.round)
         self.finished.ring()
 
     def _until_next_scan(self) -> float:

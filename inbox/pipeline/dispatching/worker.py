@@ -15,15 +15,16 @@ from datetime import timedelta
 from multiprocessing.connection import Connection
 from typing import Final
 
-from inbox.core.errors import DatabaseUnavailableError
+from inbox.core.errors import DatabaseUnavailableError, StorageError
 from inbox.core.retry import calculate_backoff
 from inbox.database import leasing, work
 from inbox.database.connection import Sessions, retry_when_busy
 from inbox.database.work import Page
 from inbox.domain import ClaimedFile
-from inbox.events import Emit, FilesReleased
+from inbox.events import Emit, FilesReleased, TroubleBegan, TroubleOver
 from inbox.handlers.base import File
 from inbox.pipeline.dispatching.attempting import Attempting
+from inbox.pipeline.dispatching.excusing import Excusing
 from inbox.pipeline.dispatching.recording import Recorder
 from inbox.pipeline.dispatching.slots import Slots
 from inbox.utils.clock import Bell, Clock
@@ -98,6 +99,7 @@ class Worker:
         prepare: Callable[[ClaimedFile], File],
         clock: Clock,
         emit: Emit,
+        excusing: Excusing | None = None,
     ) -> None:
         self._plan = plan
         self._sessions = sessions
@@ -107,10 +109,14 @@ class Worker:
         self._prepare = prepare
         self._clock = clock
         self._emit = emit
+        self._excusing = excusing or Excusing()
         self._recorder = Recorder(
             sessions, emit, on_trouble=lambda: link.say(TROUBLE), on_relief=lambda: link.say(PROGRESS)
         )
         self._finished_tokens: list[str] = []
+        self._name = f"worker {plan.slot}"
+        self._trouble = ""
+        self._trouble_since: float | None = None
         self._page_size = 1
 
     def run(self) -> None:
@@ -127,14 +133,15 @@ class Worker:
         self._end_leases()
 
     def _claim_patiently(self) -> Page | None:
-        """Return the next page, as soon as the database gives one; None when told to drain, also meanwhile."""
+        """Return the next page, as soon as volume and database allow; None when told to drain, also meanwhile."""
         failures = 0
         while not self._link.draining:
             try:
+                self._require_volume()
                 if failures:
                     self._give_back_strays()
                 page = self._claim()
-            except DatabaseUnavailableError:
+            except (DatabaseUnavailableError, StorageError):
                 self._link.say(TROUBLE)
                 self._link.wait(calculate_backoff(failures, _PATIENCE_BASE_SECONDS, _PATIENCE_MAX_SECONDS))
                 failures += 1
@@ -143,6 +150,24 @@ class Worker:
                 self._link.say(PROGRESS)
             return page
         return None
+
+    def _require_volume(self) -> None:
+        try:
+            self._excusing.require()
+        except StorageError as error:
+            self._suffer(error)
+            raise
+        if self._trouble_since is not None:
+            self._emit(TroubleOver(self._name, round(self._clock.monotonic() - self._trouble_since, 1)))
+            self._trouble_since, self._trouble = None, ""
+
+    def _suffer(self, trouble: StorageError) -> None:
+        """Say each trouble once."""
+        if self._trouble_since is None:
+            self._trouble_since = self._clock.monotonic()
+        if self._trouble != str(trouble):
+            self._trouble = str(trouble)
+            self._emit(TroubleBegan(self._name, self._trouble))
 
     @retry_when_busy
     def _claim(self) -> Page:
@@ -176,6 +201,9 @@ class Worker:
             self._slots.take(self._plan.slot, page.token, claimed.doc_id, self._clock.monotonic())
             outcome = self._attempting.attempt(claimed, self._prepare(claimed))
             self._slots.put_down(self._plan.slot)
+            if isinstance(outcome, StorageError):
+                self._suffer(outcome)
+                break
             self._recorder.add(claimed, outcome)
             done += 1
         self._recorder.flush()

@@ -39,6 +39,7 @@ class Closing:
                     )
                 )
         for batch in self.reporter.find_unreported():
+            self.volume.require()
             with locked(self.volume.locks, batch.batch_id) as is_ours:
                 if is_ours:
                     reported = self.reporter.report(batch)

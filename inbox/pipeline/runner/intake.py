@@ -88,6 +88,7 @@ class Intake:
         self._give_back_leftover()
         others: dict[str, Kind] = {}
         drops = scan(self.volume.uploads, others.__setitem__)
+        self.volume.require()  # after the scan: what it did not find may have gone with the volume
         self.on_scanned(drops)
         self._leave_alone(others)
         self._forget_gone({drop.name for drop in drops})
