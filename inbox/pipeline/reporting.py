@@ -22,7 +22,7 @@ from inbox.lifecycle import FINAL_BATCH_STATES, BatchState, FileState
 from inbox.pipeline.places import find_moved, fitting, move_aside, reason_beside
 from inbox.utils.clock import Clock
 from inbox.utils.drops import look_at
-from inbox.utils.filesystem import open_atomically, safe_write_file
+from inbox.utils.filesystem import open_atomically, safe_write_file, sync_directory
 from inbox.utils.volume import Volume, find_by_stored_name, storable
 
 RECEIPT_SCHEMA_VERSION: Final = 1
@@ -108,7 +108,8 @@ class Reporter:
     def withdraw_incomplete(self, drop: Drop) -> None:
         """Remove the receipt of a drop that was not whole, now that it is: the batch's receipt takes its place."""
         with suppress(OSError):
-            (self._volume.receipts / fitting(storable(drop.name), ".json")).unlink(missing_ok=True)
+            (self._volume.receipts / fitting(storable(drop.name), ".json")).unlink()
+            sync_directory(self._volume.receipts)
 
     def _write_receipt(
         self, drop_name: str, batch: BatchRecord, state: str, reason_code: str | None, reason: str | None
@@ -159,7 +160,7 @@ class Reporter:
         if refused:
             self._write_reason(target, batch.drop_name, batch, receipt)
         elif self._is_to_be_deleted(batch):
-            target.unlink(missing_ok=True)
+            _delete(target)
             return ""
         return self._volume.relative(target)
 
@@ -174,7 +175,7 @@ class Reporter:
             return self._volume.relative(path)
         target = move_aside(path, identity, self._volume.processed, name, batch.batch_id)
         if self._is_to_be_deleted(batch):
-            target.unlink(missing_ok=True)
+            _delete(target)
             return ""
         return self._volume.relative(target)
 
@@ -193,6 +194,11 @@ class Reporter:
             "what_to_do": f"mend the archive and drop it again, or: inbox retry {short_id(batch.batch_id)}",
         }
         _write_reason(target, reason)
+
+
+def _delete(archive: Path) -> None:
+    archive.unlink(missing_ok=True)
+    sync_directory(archive.parent)
 
 
 def _write_reason(target: Path, reason: Mapping[str, str | None]) -> None:
