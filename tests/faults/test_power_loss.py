@@ -9,6 +9,7 @@ volume has lost.
 import hashlib
 import json
 import os
+from functools import partial
 
 import pytest
 from databases import connected
