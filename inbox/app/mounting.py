@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy import Engine, event
 
@@ -20,35 +20,50 @@ from inbox.utils.filesystem import ensure_directory_exists
 from inbox.utils.sentinel import make_sentinel, read_sentinel
 from inbox.utils.volume import Volume
 
+T = TypeVar("T")
+
 _ADOPT: Final = "mount the right volume; if this is the one from now on, say `inbox adopt`"
 _WAIT_BASE_SECONDS: Final = 0.5
 _WAIT_MAX_SECONDS: Final = 10.0
 
 
-def mounted(at_hand: Opened, clock: Clock, pause: Callable[[float], bool] | None = None) -> Opened:
+def mounted(at_hand: Opened, clock: Clock) -> Opened:
     """
     Return what is at hand with a volume that is known, all of its folders made.
 
-    Where neither knows the other yet, the volume gets its sentinel and the database notes it. With `pause` a volume
-    that is not there is waited for; it takes seconds, and returns False to give up, in which case the error comes out.
-    Raises ConfigurationError for another volume, StorageError for none.
+    Where neither knows the other yet, the volume gets its sentinel and the database notes it. Raises ConfigurationError
+    for another volume, StorageError for none, and for one that does not take what is written.
+    """
+    volume = replace(at_hand.volume, id=_recognise(at_hand.volume, at_hand.sessions, clock))
+    at_hand.config.validate()
+    try:
+        volume.make()
+    except OSError as error:
+        what = f"the folders cannot be made: {error.strerror}"
+        raise StorageError(what, subject=str(error.filename or volume.base)) from error
+    return replace(at_hand, volume=volume)
+
+
+def patiently(begin: Callable[[], T], pause: Callable[[float], bool] | None) -> T:
+    """
+    Return what `begin` returns, as soon as the volume allows it, which is told once.
+
+    `pause` takes seconds, and returns False to give up, in which case the error comes out, as it does without `pause`.
     """
     said: set[str] = set()
     for failures in count():
         try:
-            volume_id = _recognise(at_hand.volume, at_hand.sessions, clock)
-            break
+            return begin()
         except StorageError as error:
+            if pause is None:
+                raise
             text = describe_error(error)
-            if pause is not None and text not in said:
+            if text not in said:
                 said.add(text)
                 logging.getLogger(LOGGER).warning("waiting for the volume: %s", text)
-            if pause is None or not pause(calculate_backoff(failures, _WAIT_BASE_SECONDS, _WAIT_MAX_SECONDS)):
+            if not pause(calculate_backoff(failures, _WAIT_BASE_SECONDS, _WAIT_MAX_SECONDS)):
                 raise
-    at_hand.config.validate()
-    volume = replace(at_hand.volume, id=volume_id)
-    volume.make()
-    return replace(at_hand, volume=volume)
+    raise AssertionError("counting does not end")
 
 
 def adopt(at_hand: Opened, clock: Clock) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from inbox.app.mounting import hold_log, keep_log_to, mounted, require_before_connecting
+from inbox.app.mounting import hold_log, keep_log_to, mounted, patiently, require_before_connecting
 from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened, unannounced_on, volume_of
 from inbox.app.values import quiet_of, terms_of, timing_of
 from inbox.app.working import spawn_worker
@@ -86,8 +86,9 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
             stack.callback(server.stop)
         pause = None if once else stop.pause
         try:
-            at_hand = stack.enter_context(opened(config, migrate=config.database_migrate, pause=pause))
-            at_hand = mounted(at_hand, clock, pause)
+            connected = stack.enter_context(opened(config, migrate=config.database_migrate, pause=pause))
+            at_hand = patiently(lambda: mounted(connected, clock), pause)
+            instance = patiently(lambda: stack.enter_context(_instance(at_hand)), pause)
         except (DatabaseUnavailableError, StorageError):
             if not stop.is_asked():
                 raise
@@ -96,9 +97,6 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
         keep_log_to(at_hand.volume, logger)
         require_before_connecting(at_hand.engine, at_hand.volume)
         began = clock.monotonic()
-        instance = stack.enter_context(
-            Instance(at_hand.volume.instances, this_owner(), workers=config.worker_processes)
-        )
         daemon = compose(at_hand, instance, emit, tally, once=once, talk=on_progress is None)
         emit(
             ServiceStarted(
@@ -117,6 +115,10 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
         probes.service, probes.otherwise = None, "stopping"
         emit(ServiceStopped(round(clock.monotonic() - began, 1)))
     return Verdict(tally.failed, daemon.incomplete_drops(), stopped)
+
+
+def _instance(at_hand: Opened) -> Instance:
+    return Instance(at_hand.volume.instances, this_owner(), workers=at_hand.config.worker_processes)
 
 
 def compose(

@@ -4,9 +4,15 @@ import errno
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import mfusepy
+
+OPERATIONS = (
+    *("getattr", "statfs", "readdir", "mkdir", "rmdir", "unlink", "link", "rename", "chmod", "utimens", "create"),
+    *("open", "read", "write", "truncate", "flush", "fsync", "fsyncdir", "release"),
+)
 
 
 class Faulty(mfusepy.Operations):
@@ -24,8 +30,10 @@ class Faulty(mfusepy.Operations):
         self.root = root
         self.control = Path(control)
         self.noted = self.control.with_suffix(".met").open("a", buffering=1)
+        for op in OPERATIONS:
+            setattr(self, op, partial(self.guarded, op, getattr(self, op)))
 
-    def __call__(self, op, path, *args):
+    def guarded(self, op, do, path, *args):
         while fault := self.fault(op, path):
             self.noted.write(f"{op} {fault} {path}\n")
             if fault == "slow":
@@ -35,7 +43,7 @@ class Faulty(mfusepy.Operations):
                 raise mfusepy.FuseOSError(getattr(errno, fault))
             time.sleep(0.05)
         try:
-            return getattr(self, op)(path, *args)
+            return do(path, *args)
         except OSError as error:
             raise mfusepy.FuseOSError(error.errno or errno.EIO) from error
 

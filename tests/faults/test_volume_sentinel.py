@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pipeline_parts import Clock
 
-from inbox.app.mounting import adopt, mounted
+from inbox.app.mounting import adopt, mounted, patiently
 from inbox.app.opening import Opened, volume_of
 from inbox.config import Config
 from inbox.core.errors import ConfigurationError, StorageError
@@ -116,12 +116,12 @@ def test_missing_volume_is_waited_for(at_hand, caplog):
             at_hand.volume.sentinel.write_text("1" * 32)
         return True
 
-    assert "1" * 32 == mounted(at_hand, Clock(), pause).volume.id
+    assert "1" * 32 == patiently(lambda: mounted(at_hand, Clock()), pause).volume.id
     assert 3 == len(waits)
     assert 1 == caplog.text.count("waiting for the volume")
     at_hand.volume.sentinel.unlink()
     with pytest.raises(StorageError):
-        mounted(at_hand, Clock(), lambda _: False)
+        patiently(lambda: mounted(at_hand, Clock()), lambda _: False)
 
 
 def test_other_volume_is_refused_and_adopted(at_hand):
