@@ -69,7 +69,8 @@ class Faulty(mfusepy.Operations):
         return {f"f_{name}": getattr(found, f"f_{name}") for name in names}
 
     def readdir(self, path, fh):
-        return [".", "..", *os.listdir(self.at(path))]
+        entries = [(entry.name, {"st_ino": entry.inode(), "st_mode": 0}, 0) for entry in os.scandir(self.at(path))]
+        return [(name, {"st_ino": 1, "st_mode": 0}, 0) for name in (".", "..")] + entries
 
     def mkdir(self, path, mode):
         self.at(path).mkdir(mode)

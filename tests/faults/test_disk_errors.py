@@ -14,13 +14,12 @@ from zips import Member, archive
 
 from inbox.database.models import FileExtraction
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 FAULTS = {
     "the scan": ["readdir EIO /uploads/"],
     "a stale handle": ["* ESTALE /"],
     "reading the drop": ["read EIO /uploads/"],
-    "opening the drop": ["open EIO /uploads/"],
     "read-only": [f"{operation} EROFS /" for operation in ("create", "mkdir", "write", "link", "rename", "unlink")],
     "writing a member": ["write EIO /extracted/"],
     "syncing": ["fsync EIO /", "fsyncdir EIO /"],
@@ -70,7 +69,7 @@ def test_errors_of_the_volume_are_waited_for(fuse, tmp_path, unused_port):
             fuse.fail(*rules)
             if fault != "slowness":
                 wait_for(lambda: readiness(unused_port)[0] == 503, f"trouble with {fault}")
-            wait_for(lambda before=before: len(fuse.met()) >= before[0] + 3, f"repeated failure of {fault}")
+            wait_for(lambda before=before: len(fuse.met()) > before[0], f"a failure of {fault}")
             fuse.fail()
             told = shared.wait_for_receipt(f"{number}.zip")
             assert (fault, "completed", len(members)) == (fault, told["state"], told["succeeded"])

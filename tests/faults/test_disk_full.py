@@ -15,7 +15,7 @@ from zips import Member, archive
 
 from inbox.database.models import FileExtraction, ProcessingJob
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 MOMENTS = ("", "BatchRegistered", "AttemptSucceeded")
 FILES = 40
 

@@ -19,7 +19,7 @@ from zips import Member, archive
 
 from inbox.database.models import FileExtraction, ProcessingJob
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 MOMENTS = ("BatchClaimed", "BatchRegistered", "AttemptSucceeded", "BatchClosed", "BatchReported")
 
 

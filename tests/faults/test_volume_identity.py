@@ -13,7 +13,7 @@ from zips import archive
 
 from inbox.database.models import FileExtraction, ProcessingJob
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def ask(port):
