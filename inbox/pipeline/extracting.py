@@ -122,14 +122,14 @@ def require_room(folder: Path, plan: Plan) -> int:
     free = os.statvfs(folder)
     if needed_bytes > free.f_bavail * free.f_frsize:
         raise NoRoomError(needed_bytes, f"{needed_bytes:,} bytes")
-    inodes = inodes_for(plan)
+    inodes = len(plan.files) + len(plan.folders)
     if free.f_files and inodes > free.f_favail:  # some file systems make them as they go, and count none
-        raise NoRoomError(needed_bytes, f"{inodes:,} more files and folders (inodes)", needed_inodes=inodes)
+        raise NoRoomError(needed_bytes, f"{inodes:,} more files and folders (inodes)", needed_inodes=inodes_for(plan))
     return needed_bytes
 
 
 def inodes_for(plan: Plan) -> int:
-    """Return how many inodes a plan takes: its files and folders, the one they lie in, and the reservation."""
+    """Return how many inodes an extraction takes from its beginning on: with its own folder, and the reservation."""
     return len(plan.files) + len(plan.folders) + 2
 
 
