@@ -16,6 +16,7 @@ from inbox.cli import screen, tailing
 from inbox.cli.commands import app
 from inbox.config import Config
 from inbox.database.connection import get_session
+from inbox.database.migrating import HEAD
 from inbox.database.models import FileExtraction
 from inbox.utils.volume import Volume
 
@@ -238,7 +239,7 @@ def test_schema_is_upgraded(inbox, monkeypatch, tmp_path):
 
     assert (2, 0, 0) == (before.exit_code, upgraded.exit_code, after.exit_code)
     assert "inbox db upgrade" in before.stderr
-    assert "the schema is at revision 0004\n" == upgraded.output
+    assert f"the schema is at revision {HEAD}\n" == upgraded.output
 
 
 @pytest.fixture

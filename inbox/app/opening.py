@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ from inbox.config import Config
 from inbox.core.errors import ConfigurationError, DatabaseRefusedError, DatabaseUnavailableError, describe_error
 from inbox.core.retry import calculate_backoff
 from inbox.database.connection import Sessions, close, create_engine, get_session_factory
+from inbox.database.facts import known_volume
 from inbox.database.migrating import require_current, upgrade
 from inbox.handlers.registry import HandlerSettings
 from inbox.utils.mounts import filesystem_type, is_network
@@ -46,12 +47,15 @@ def opened(config: Config, *, migrate: bool, pause: Callable[[float], bool] | No
     """
     if not migrate:
         _require_file(config)  # first: whoever asks the wrong folder must not make it
-    config.validate()
+    config.validate(make_folders=False)  # the database knows whether the volume is the one to make them on
     refuse_sqlite_on_network(config)
     engine = create_engine(config)
     try:
         _prepare(engine, upgrade if migrate else require_current, pause)
-        yield Opened(config, engine, Sessions(get_session_factory(engine)), volume_of(config))
+        sessions = Sessions(get_session_factory(engine))
+        with sessions.reading() as session:
+            known = known_volume(session=session)
+        yield Opened(config, engine, sessions, replace(volume_of(config), id=known or ""))
     finally:
         close(engine)
 

@@ -12,11 +12,12 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened, unannounced_on
+from inbox.app.mounting import hold_log, keep_log_to, mounted, patiently, require_before_connecting
+from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened, unannounced_on, volume_of
 from inbox.app.values import file_for_handler, quiet_of, terms_of, timing_of
 from inbox.app.working import spawn_worker
 from inbox.config import Config
-from inbox.core.errors import DatabaseUnavailableError
+from inbox.core.errors import DatabaseUnavailableError, StorageError
 from inbox.core.logging import setup_logger
 from inbox.database.connection import Sessions
 from inbox.domain import ClaimedFile
@@ -73,6 +74,7 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
     clock = SystemClock()
     with ExitStack() as stack:
         logger = setup_logger(LOGGER, config, console=None if on_progress else "stdout")
+        hold_log(volume_of(config), logger)
         narrate = stack.enter_context(
             Folding(narrator(logger), clock, same_cause=config.log_same_cause, by="the service")
         )
@@ -88,20 +90,19 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
             server = ProbeServer(config.http_host, config.http_port, live=probes.live, ready=probes.ready)
             server.start()
             stack.callback(server.stop)
+        pause = None if once else stop.pause
         try:
-            at_hand = stack.enter_context(
-                opened(config, migrate=config.database_migrate, pause=None if once else stop.pause)
-            )
-        except DatabaseUnavailableError:
+            connected = stack.enter_context(opened(config, migrate=config.database_migrate, pause=pause))
+            at_hand = patiently(lambda: mounted(connected, clock), pause)
+            instance = patiently(lambda: stack.enter_context(_instance(at_hand)), pause)
+        except (DatabaseUnavailableError, StorageError):
             if not stop.is_asked():
                 raise
             emit(ServiceStopping(stop.reason))
             return Verdict(0, {}, stopped=True)
-        at_hand.volume.make()
+        keep_log_to(at_hand.volume, logger)
+        require_before_connecting(at_hand.engine, at_hand.volume)
         began = clock.monotonic()
-        instance = stack.enter_context(
-            Instance(at_hand.volume.instances, this_owner(at_hand.volume.instances), workers=config.worker_processes)
-        )
         daemon = compose(at_hand, instance, emit, tally, once=once, talk=on_progress is None)
         emit(
             ServiceStarted(
@@ -120,6 +121,12 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
         probes.service, probes.otherwise = None, "stopping"
         emit(ServiceStopped(round(clock.monotonic() - began, 1)))
     return Verdict(tally.failed, daemon.incomplete_drops(), stopped)
+
+
+def _instance(at_hand: Opened) -> Instance:
+    return Instance(
+        at_hand.volume.instances, this_owner(at_hand.volume.instances), workers=at_hand.config.worker_processes
+    )
 
 
 def compose(
@@ -190,7 +197,7 @@ def compose(
                 timedelta(seconds=config.file_processing_timeout),
                 silence=timing.lease_life,
             ),
-            spawn=partial(spawn_worker, config, instance.slots_path, talk),
+            spawn=partial(spawn_worker, config, volume, instance.slots_path, talk),
             settle=rescuing.settle_dead_worker,
             slots=instance.slots,
             clock=clock,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from itertools import count
 from logging import Logger
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -18,25 +19,31 @@ from typing import Final
 
 from sqlalchemy import make_url
 
+from inbox.app.mounting import keep_log_to, require_before_connecting
 from inbox.app.opening import LOGGER, handler_settings
 from inbox.app.values import file_for_handler
 from inbox.config import Config
 from inbox.core.errors import StorageError, WorkerError, describe_error
 from inbox.core.logging import setup_logger
+from inbox.core.retry import calculate_backoff
 from inbox.database.connection import Sessions, close, create_engine, get_session_factory
 from inbox.handlers.registry import load_handlers
 from inbox.pipeline.dispatching.attempting import Attempting
 from inbox.pipeline.dispatching.breaker import share_of
+from inbox.pipeline.dispatching.excusing import Excusing
 from inbox.pipeline.dispatching.slots import Slots
-from inbox.pipeline.dispatching.worker import ORPHANED, Link, Worker, WorkerPlan
+from inbox.pipeline.dispatching.worker import ORPHANED, TROUBLE, Link, Worker, WorkerPlan
 from inbox.service.folding import Folding
 from inbox.service.narrating import narrator
 from inbox.utils.clock import SystemClock
 from inbox.utils.kin import kill_kin, mark_what_is_started
+from inbox.utils.volume import Volume
 
 POLL_SECONDS: Final = {"sqlite": 30.0, "postgresql": 3.0}
 """How long an idle worker waits for work that nobody announced to it: on PostgreSQL other replicas register too."""
 
+_PATIENCE_BASE_SECONDS: Final = 0.2
+_PATIENCE_MAX_SECONDS: Final = 10.0
 _SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 
 
@@ -56,7 +63,9 @@ class WorkerProcess(SpawnProcess):
         super().kill()
 
 
-def spawn_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner: str) -> tuple[BaseProcess, Connection]:
+def spawn_worker(
+    config: Config, volume: Volume, slots_path: Path, talk: bool, slot: int, owner: str
+) -> tuple[BaseProcess, Connection]:
     """
     Start a worker process: a fresh interpreter, since a fork of a process with threads is not to be trusted.
 
@@ -65,7 +74,7 @@ def spawn_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner:
     ours, theirs = multiprocessing.Pipe()
     process = WorkerProcess(
         target=run_worker,
-        args=(config, slots_path, talk, slot, owner, theirs),
+        args=(config, volume, slots_path, talk, slot, owner, theirs),
         name=f"inbox-worker-{slot}",
         daemon=False,
     )
@@ -92,7 +101,9 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def run_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner: str, connection: Connection) -> None:
+def run_worker(  # noqa: PLR0917 - what a fresh interpreter needs to know
+    config: Config, volume: Volume, slots_path: Path, talk: bool, slot: int, owner: str, connection: Connection
+) -> None:
     """
     Be a worker process, and end with 0 when told to drain, else with 1 and the reason in the log.
 
@@ -104,9 +115,10 @@ def run_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner: s
         signal.signal(number, lambda *_: None)  # not SIG_IGN: that would be inherited by what a handler starts
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     logger = setup_logger(LOGGER, config, console=sys.stdout if talk else None)
+    keep_log_to(volume, logger)
     sys.stdout = sys.stderr
     try:
-        _work(config, slots_path, slot, owner, connection, logger)
+        _work(config, volume, slots_path, slot, owner, connection, logger)
     except WorkerError as error:
         logger.error("worker %d ends: %s", slot, describe_error(error))  # noqa: TRY400 - it says what and why
         sys.exit(1)
@@ -117,9 +129,16 @@ def run_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner: s
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
-def _work(config: Config, slots_path: Path, slot: int, owner: str, connection: Connection, logger: Logger) -> None:
+def _work(  # noqa: PLR0917 - likewise
+    config: Config, volume: Volume, slots_path: Path, slot: int, owner: str, connection: Connection, logger: Logger
+) -> None:
     clock = SystemClock()
+    link = Link(connection, end=partial(_end_with_kin, owner))
+    if not _wait_for_volume(volume, link):
+        return
+    excusing = Excusing(volume)
     engine = create_engine(config.model_copy(update={"database_max_connections": 2}))
+    require_before_connecting(engine, volume)
     sessions = Sessions(get_session_factory(engine))
     registry = load_handlers(handler_settings(config))
     folding = Folding(narrator(logger), clock, same_cause=config.log_same_cause, by=f"worker {slot}")
@@ -133,11 +152,14 @@ def _work(config: Config, slots_path: Path, slot: int, owner: str, connection: C
         ),
         sessions=sessions,
         slots=open_slots(slots_path),
-        link=Link(connection, end=partial(_end_with_kin, owner)),
-        attempting=Attempting(registry, clock, config.max_retry_attempts, config.retry_base_delay_seconds),
+        link=link,
+        attempting=Attempting(
+            registry, clock, config.max_retry_attempts, config.retry_base_delay_seconds, excusing.excuse
+        ),
         prepare=partial(file_for_handler, config.storage_base_path),
         clock=clock,
         emit=folding,
+        excusing=excusing,
     )
     try:
         with folding:
@@ -157,3 +179,18 @@ def open_slots(path: Path) -> Slots:
         return Slots(path)
     except OSError as error:
         raise StorageError(f"the workers' slots cannot be opened: {error.strerror}", subject=str(path)) from error
+
+
+def _wait_for_volume(volume: Volume, link: Link) -> bool:
+    """Connect to no database, and make no file, before the volume is there; False when told to end meanwhile."""
+    for failures in count():
+        try:
+            volume.require()
+        except StorageError:
+            link.say(TROUBLE)
+            link.wait(calculate_backoff(failures, _PATIENCE_BASE_SECONDS, _PATIENCE_MAX_SECONDS))
+            if link.draining:
+                return False
+        else:
+            break
+    return True

@@ -155,6 +155,20 @@ def check(storage: Storage = None, as_json: AsJson = False) -> None:
 
 @app.command()
 @_explained
+def adopt(storage: Storage = None) -> None:
+    """Make the volume that is mounted now the one that the database's rows speak of."""
+    from inbox.app import mounting
+    from inbox.app.opening import opened
+    from inbox.utils.clock import SystemClock
+
+    config = _load(storage)
+    with opened(config, migrate=False) as at_hand:
+        volume_id = mounting.adopt(at_hand, SystemClock())
+    print(f"{config.storage_base_path} is the volume from now on: {volume_id}")
+
+
+@app.command()
+@_explained
 def config(storage: Storage = None, as_json: AsJson = False) -> None:
     """Print every setting as it is in force, secrets masked."""
     from inbox.cli import screen

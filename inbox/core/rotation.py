@@ -11,6 +11,7 @@ import os
 import stat
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from errno import ENOSPC
@@ -18,13 +19,20 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final
 
+from inbox.core.errors import StorageError
+
 MAX_BYTES: Final = 10 * 1024 * 1024
 BACKUPS: Final = 5
 LOOK_SECONDS: Final = 0.1  # how long a rotation or removal by somebody else may go unnoticed while the file has room
 RETRY_SECONDS: Final = 5.0
 _CLOSED: Final = -1
+_MOST_HELD: Final = 1000
 # Non-blocking matters only when the path is a pipe that nobody reads: it must not stop the service.
 _OPEN_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def _nothing() -> None:
+    """It may always be opened."""
 
 
 class SharedRotatingFileHandler(RotatingFileHandler):
@@ -46,10 +54,13 @@ class SharedRotatingFileHandler(RotatingFileHandler):
     ) -> None:
         super().__init__(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8", delay=True)
         self.clock = clock
+        self.require: Callable[[], None] = _nothing
+        """Raises an error while the file must not be opened, since its volume is gone and the folder another one."""
         self.lock_path = os.path.join(  # noqa: PTH118 - the base class keeps strings
             os.path.dirname(self.baseFilename),  # noqa: PTH120 - likewise
             f".{os.path.basename(self.baseFilename)}.lock",  # noqa: PTH119 - likewise
         )
+        self._held: deque[bytes] | None = None
         self._fd = _CLOSED
         self._identity = (0, 0)
         self._is_regular = False  # a device or a pipe is written, never measured or renamed
@@ -64,6 +75,17 @@ class SharedRotatingFileHandler(RotatingFileHandler):
         except Exception:  # noqa: BLE001 - a foreign formatter may raise anything; logging never does
             self.handleError(record)
 
+    def hold(self) -> None:
+        """Keep the lines, the last thousand of them, until it is known whether the file may be opened."""
+        self._held = deque(maxlen=_MOST_HELD)
+
+    def let_go(self) -> None:
+        """Write what was held, and what comes."""
+        with self.lock or nullcontext():
+            held, self._held = self._held or (), None
+            for line in held:
+                self._append(line)
+
     def close(self) -> None:
         with self.lock or nullcontext():
             self._close_descriptor()
@@ -75,6 +97,9 @@ class SharedRotatingFileHandler(RotatingFileHandler):
         self._look_at = 0.0
 
     def _append(self, line: bytes) -> None:
+        if self._held is not None:
+            self._held.append(line)
+            return
         now = self.clock()
         if now < self._retry_at:
             self._dropped += 1
@@ -85,7 +110,7 @@ class SharedRotatingFileHandler(RotatingFileHandler):
             if self._is_full(len(line)):
                 self._make_room(now, len(line))
             self._write(line)
-        except (OSError, ValueError) as error:  # ValueError: a path with NUL
+        except (OSError, ValueError, StorageError) as error:  # ValueError: a path with NUL
             self._dropped += 1
             self._suspend(now, error)
         else:
@@ -122,6 +147,7 @@ class SharedRotatingFileHandler(RotatingFileHandler):
 
     def _open_descriptor(self) -> None:
         self._close_descriptor()
+        self.require()
         try:
             self._fd = os.open(self.baseFilename, _OPEN_FLAGS, 0o666)
         except FileNotFoundError:

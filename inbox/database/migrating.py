@@ -17,7 +17,7 @@ from inbox.database.connection import READ_ONLY, retry_when_busy, translated_err
 if TYPE_CHECKING:
     from alembic.config import Config as AlembicConfig
 
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 """The newest revision; a test holds it against the migrations folder."""
 
 VERSION_TABLE: Final = "inbox_schema"

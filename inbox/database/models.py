@@ -21,6 +21,7 @@ __all__ = [
     "Base",
     "BatchState",
     "ErrorType",
+    "Fact",
     "FileExtraction",
     "FileState",
     "Lease",
@@ -193,6 +194,16 @@ class Lease(Base):
     token: Mapped[str] = mapped_column(String(TOKEN_CHARS), primary_key=True)
     owner: Mapped[str] = mapped_column(Text)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Fact(Base):
+    """Something that the database knows of the world outside, such as which volume its rows speak of."""
+
+    __tablename__ = "facts"
+
+    name: Mapped[str] = mapped_column(String(CODE_CHARS), primary_key=True)
+    value: Mapped[str] = mapped_column(Text)
+    noted_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 FILES: Table = cast("Table", FileExtraction.__table__)

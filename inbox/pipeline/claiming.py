@@ -82,6 +82,8 @@ def clear_locks(folder: Path) -> None:
 
 @contextmanager
 def _held(path: Path) -> Iterator[bool]:
+    if not path.parent.is_dir():  # taking the lock would make it, also where a mount is gone
+        raise StorageError("the lock cannot be taken: its folder is missing", subject=str(path))
     lock = FileLock(path, blocking=False)
     try:
         lock.acquire()

@@ -51,7 +51,8 @@ def extract(
     plan = plan_extraction(fd, terms, watchman)
     staging = volume.staging / f"{lease.batch_id[:32]}.{lease.token}"
     try:
-        staging.mkdir(parents=True)
+        volume.staging.mkdir(exist_ok=True)
+        staging.mkdir()
         with reserved(staging.with_name(f"{staging.name}.room"), plan) as reservation:
             extraction = extract_members(
                 fd, plan, staging, terms.limits, watchman=watchman, before_writing=reservation.use
@@ -60,7 +61,7 @@ def extract(
         _publish(staging, volume.published(lease.batch_id), lease, still_held=still_held)
     except OSError as error:
         if error.errno in NO_ROOM:  # where nothing can be reserved, others may take what was there
-            raise NoRoomError(room_for(volume.staging, plan), "the rest of the archive") from error
+            raise _no_room(volume.staging, plan, "the rest of the archive", error) from error
         raise StorageError(f"the archive cannot be unpacked: {error.strerror}", subject=str(staging)) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -68,21 +69,30 @@ def extract(
 
 
 class NoRoomError(StorageError):
-    """The volume has not got the room that an archive needs; `needed_bytes` is how much has to be free."""
+    """
+    The volume has not got the room that an archive needs: `needed_bytes`, and `needed_inodes`, have to be free.
+
+    A quota shows in no figure of the volume. `is_by_quota` says that there was one, and the archive is to be tried
+    rarely then.
+    """
 
     is_for_all = False
 
-    def __init__(self, needed_bytes: int, what: str) -> None:
+    def __init__(self, needed_bytes: int, what: str, *, needed_inodes: int = 0, is_by_quota: bool = False) -> None:
         super().__init__(
             f"not enough room on the volume for {what}",  # no figure that changes: it is said once
             hint="free some space; the drop waits",
             reason_code="DISK_FULL",
         )
         self.needed_bytes = needed_bytes
+        self.needed_inodes = needed_inodes
+        self.is_by_quota = is_by_quota
 
     def is_over(self, folder: Path) -> bool:
-        """Say whether by now the volume of this folder has the bytes that were wanting."""
-        return shutil.disk_usage(folder).free >= self.needed_bytes
+        """Say whether by now the volume of this folder has the bytes and the inodes that were wanting."""
+        free = os.statvfs(folder)
+        has_bytes = free.f_bavail * free.f_frsize >= self.needed_bytes
+        return has_bytes and (not free.f_files or free.f_favail >= self.needed_inodes)
 
 
 @contextmanager
@@ -100,7 +110,7 @@ def reserved(path: Path, plan: Plan) -> Iterator[Reservation]:
         reservation = Reservation(path, 0 if is_spared else needed_bytes - HEADROOM_BYTES)
     except OSError as error:
         if error.errno in NO_ROOM:
-            raise NoRoomError(needed_bytes, f"{needed_bytes:,} bytes") from error
+            raise _no_room(path.parent, plan, f"{needed_bytes:,} bytes", error) from error
         raise
     with reservation:
         yield reservation
@@ -114,8 +124,18 @@ def require_room(folder: Path, plan: Plan) -> int:
         raise NoRoomError(needed_bytes, f"{needed_bytes:,} bytes")
     inodes = len(plan.files) + len(plan.folders)
     if free.f_files and inodes > free.f_favail:  # some file systems make them as they go, and count none
-        raise NoRoomError(needed_bytes, f"{inodes:,} more files and folders (inodes)")
+        raise NoRoomError(needed_bytes, f"{inodes:,} more files and folders (inodes)", needed_inodes=inodes_for(plan))
     return needed_bytes
+
+
+def inodes_for(plan: Plan) -> int:
+    """Return how many inodes an extraction takes from its beginning on: with its own folder, and the reservation."""
+    return len(plan.files) + len(plan.folders) + 2
+
+
+def _no_room(folder: Path, plan: Plan, what: str, error: OSError) -> NoRoomError:
+    is_by_quota = error.errno == errno.EDQUOT
+    return NoRoomError(room_for(folder, plan), what, needed_inodes=inodes_for(plan), is_by_quota=is_by_quota)
 
 
 def room_for(folder: Path, plan: Plan) -> int:

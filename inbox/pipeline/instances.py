@@ -63,7 +63,10 @@ class Instance:
             self._lock.acquire(poll_interval=0.01)
             self.slots = Slots(self.slots_path, count=self._workers)
         except (OSError, Timeout) as error:
-            raise StorageError("cannot mark this instance as alive", subject=str(self._folder)) from error
+            _remove(self._folder, self.owner)
+            self._lock.release()
+            reason = error.strerror or "its mark is held"
+            raise StorageError(f"cannot mark this instance as alive: {reason}", subject=str(self._folder)) from error
         return self
 
     def __exit__(

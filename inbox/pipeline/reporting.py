@@ -23,7 +23,7 @@ from inbox.lifecycle import FINAL_BATCH_STATES, BatchState, FileState
 from inbox.pipeline.places import find_moved, fitting, move_aside, reason_beside
 from inbox.utils.clock import Clock
 from inbox.utils.drops import look_at
-from inbox.utils.filesystem import open_atomically, safe_write_file
+from inbox.utils.filesystem import open_atomically, safe_write_file, sync_directory
 from inbox.utils.volume import Volume, find_by_stored_name, storable
 
 RECEIPT_SCHEMA_VERSION: Final = 1
@@ -56,6 +56,7 @@ class Reporter:
         """Write the receipt of a closed batch, move its archive, and record that nothing is left to do."""
         receipt = self._write_receipt(batch.drop_name, batch, str(batch.state), batch.reason_code, batch.reason)
         archive = self._archive(batch, receipt)
+        self._volume.require()  # an archive that seems to be gone may have gone with the volume
         with self._sessions.writing() as session:
             marked = batches.mark_batch_reported(
                 batch.batch_id, run_id=batch.run_id, zip_path=archive, now=self._clock.now(), session=session
@@ -122,6 +123,7 @@ class Reporter:
         with suppress(OSError, ValueError):
             if json.loads(path.read_bytes())["state"] == _INCOMPLETE:
                 path.unlink(missing_ok=True)
+                sync_directory(self._volume.receipts)
 
     def _write_receipt(
         self, drop_name: str, batch: BatchRecord, state: str, reason_code: str | None, reason: str | None
@@ -172,7 +174,7 @@ class Reporter:
         if refused:
             self._write_reason(target, batch.drop_name, batch, receipt)
         elif self._is_to_be_deleted(batch):
-            target.unlink(missing_ok=True)
+            _delete(target)
             return ""
         return self._volume.relative(target)
 
@@ -187,7 +189,7 @@ class Reporter:
             return self._volume.relative(path)
         target = move_aside(path, identity, self._volume.processed, name, batch.batch_id)
         if self._is_to_be_deleted(batch):
-            target.unlink(missing_ok=True)
+            _delete(target)
             return ""
         return self._volume.relative(target)
 
@@ -206,6 +208,11 @@ class Reporter:
             "what_to_do": f"mend the archive and drop it again, or: inbox retry {short_id(batch.batch_id)}",
         }
         _write_reason(target, reason)
+
+
+def _delete(archive: Path) -> None:
+    archive.unlink(missing_ok=True)
+    sync_directory(archive.parent)
 
 
 def _write_reason(target: Path, reason: Mapping[str, str | None]) -> None:

@@ -41,8 +41,10 @@ class Retrier:
         """
         Retry what `target` names: a batch (id, beginning of it, or drop name) or one file (`doc_id` or its beginning).
 
-        Raises PermanentError, saying what to do, when nothing or more than one thing is meant, or nothing has failed.
+        Raises PermanentError, saying what to do, when nothing or more than one thing is meant, or nothing has failed;
+        StorageError when the volume is not there.
         """
+        self._volume.require()
         with self._sessions.reading() as session:
             found = queries.match_batches(target, session=session)
             files = [] if found else queries.match_files(target, session=session)

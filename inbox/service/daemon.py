@@ -109,7 +109,7 @@ class Daemon:
         self._workers = threading.Thread(target=self.supervisor.run, name="supervisor", daemon=True)
         self._legs = (self._rescuing, self._heartbeat, self._intake, self._closing)
         self._database = Question("asking the database", lambda: ping(self.engine))
-        self._folders = Question("asking the volume", lambda: scan(self.volume.uploads))
+        self._folders = Question("asking the volume", self._look_at_volume)
         self._lookout = Lookout(
             self.make_watch,
             self._intake.bell,
@@ -186,11 +186,24 @@ class Daemon:
         notes = {leg.name: leg.trouble for leg in self._legs if leg.trouble is not None and not leg.is_held_up}
         return Health(checks, self._lookout.as_json(), notes)
 
+    def _on_volume(self, round_: Callable[[], None]) -> None:
+        """Do a round on the right volume; what goes wrong in it because that is gone is the volume's trouble."""
+        self.volume.require()
+        try:
+            round_()
+        except Exception:
+            self.volume.require()
+            raise
+
+    def _look_at_volume(self) -> None:
+        scan(self.volume.uploads)
+        self.volume.require()
+
     def _take_in(self) -> None:
         self._rounds_begun += 1
         self._at_rest = False
         self._lookout.check()
-        self.intake.round()
+        self._on_volume(self.intake.round)
         self._at_rest = self.intake.is_at_rest()  # here, since only this thread may look into the intake's memory
         self._rounds_ended = self._rounds_begun
         self.supervisor.wake()  # somebody else may have registered, or an operator may want a file tried again
@@ -202,10 +215,10 @@ class Daemon:
             self.at_start = None
             self.supervisor.wake()
             self.finished.ring()
-        self.rescuing.round()
+        self._on_volume(self.rescuing.round)
 
     def _close(self) -> None:
-        self.closing.round()
+        self._on_volume(self.closing.round)
         self.finished.ring()
 
     def _until_next_scan(self) -> float:

@@ -12,6 +12,7 @@ from typing import Final
 
 from inbox.core.errors import NotSettledError, StorageError
 from inbox.domain import Drop, DropIdentity
+from inbox.utils.filesystem import sync_directory, sync_file
 
 _SIGNED_64: Final = (1 << 63) - 1
 
@@ -79,6 +80,19 @@ def opened(drop: Drop) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def make_durable(fd: int, drop: Drop) -> None:
+    """
+    Make an open drop, which somebody else wrote, survive a loss of power, before anything is said about it.
+
+    Raises StorageError when the volume cannot.
+    """
+    try:
+        sync_file(fd)
+        sync_directory(drop.path.parent)
+    except OSError as error:
+        raise StorageError(f"the drop cannot be made durable: {error.strerror}", subject=drop.name) from error
 
 
 def is_being_written(fd: int) -> bool | None:

@@ -31,6 +31,7 @@ __all__ = [
     "safe_read_file",
     "safe_write_file",
     "sync_directory",
+    "sync_file",
 ]
 
 StrPath = str | os.PathLike[str]
@@ -147,8 +148,8 @@ def move_file(source: StrPath, target: StrPath, *, only_writer: bool = False) ->
     """
     Move a regular file, never over another one.
 
-    Within a file system the file gets its new name, then loses the old one; a move that a crash left between the two
-    is finished by repeating it. Across file systems the file is copied, synced and named, then the source removed;
+    Within a file system the file gets its new name, durably, then loses the old one; a move that a crash left between
+    the two is finished by repeating it. Across file systems it is copied, synced and named, then the source removed;
     `only_writer` says of the copy what it says for `open_atomically`.
     Raises FileExistsError, FileNotFoundError, UnsafePathError for a link, StorageError, and NotSettledError when the
     source changed while it was copied.
@@ -164,7 +165,6 @@ def move_file(source: StrPath, target: StrPath, *, only_writer: bool = False) ->
                 raise
             _copy_into_free_name(old, new, only_writer=only_writer)
             old.unlink()
-        sync_directory(new.parent)
         sync_directory(old.parent)
 
 
@@ -180,6 +180,15 @@ def sync_directory(path: StrPath) -> None:
         os.close(descriptor)
 
 
+def sync_file(descriptor: int) -> None:
+    """Make the content of an open file durable, whoever wrote it. What cannot be synced (a device) is let off."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_FOR_DIRECTORIES:
+            raise
+
+
 def _rename_into_free_name(old: Path, new: Path) -> None:
     """Use a hard link, since plain rename overwrites; without hard links, reserve the name and rename over that."""
     try:
@@ -193,6 +202,7 @@ def _rename_into_free_name(old: Path, new: Path) -> None:
         _rename_over_reservation(old, new)
         return
     try:
+        sync_directory(new.parent)  # or a power loss might keep the unlinking and lose the link
         old.unlink()
     except OSError:
         new.unlink()
@@ -212,6 +222,7 @@ def _rename_over_reservation(old: Path, new: Path) -> None:
     except OSError:
         new.unlink()
         raise
+    sync_directory(new.parent)
 
 
 def _copy_into_free_name(old: Path, new: Path, *, only_writer: bool) -> None:
@@ -220,11 +231,12 @@ def _copy_into_free_name(old: Path, new: Path, *, only_writer: bool) -> None:
     with _open_regular(old) as source, _temporary_next_to(new, only_writer=only_writer) as (temporary, copy):
         before = os.fstat(source.fileno())
         shutil.copyfileobj(source, copy, 1 << 20)
-        _sync(copy)
+        copy.flush()
         after = os.fstat(source.fileno())
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise NotSettledError("The file changed while it was moved", subject=str(old))
         os.utime(temporary, ns=(after.st_atime_ns, after.st_mtime_ns))
+        _sync(copy)
         _rename_into_free_name(temporary, new)
 
 

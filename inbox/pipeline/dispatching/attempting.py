@@ -1,10 +1,11 @@
 """One attempt on one file: a straight line from what was claimed to an outcome."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
-from inbox.core.errors import classify_error, describe_error
+from inbox.core.errors import StorageError, classify_error, describe_error
 from inbox.core.retry import delay_after, should_retry
 from inbox.domain import ClaimedFile, Outcome
 from inbox.handlers.base import File, HandlerSpec, Skip
@@ -31,12 +32,15 @@ class Attempting:
     clock: Clock
     max_attempts: int
     base_delay_seconds: float
+    excuse: Callable[[BaseException], StorageError | None] = lambda _error: None
+    """Given what a handler raised, the volume's trouble that it came of, if any."""
 
-    def attempt(self, claimed: ClaimedFile, file: File) -> Outcome:
+    def attempt(self, claimed: ClaimedFile, file: File) -> Outcome | StorageError:
         """
         Run the handler and say what came of it. Never raises: whatever a handler raises becomes an outcome.
 
-        That includes SystemExit and KeyboardInterrupt, since a handler does not decide about the service's life.
+        That includes SystemExit and KeyboardInterrupt, since a handler does not decide about the service's life. An
+        attempt that failed for the volume's sake comes to nothing: its trouble is returned.
         """
         began = self.clock.monotonic()
         spec = self.handlers.choose(file)
@@ -47,7 +51,7 @@ class Attempting:
                 state, reason_code, result = FileState.SKIPPED, result.reason_code, result.result
             result = clean_result(result)
         except BaseException as error:  # noqa: BLE001 - the one place that decides about a handler's surprises
-            return self._after(error, claimed, file, spec, self._milliseconds(began))
+            return self.excuse(error) or self._after(error, claimed, file, spec, self._milliseconds(began))
         return Outcome(
             doc_id=claimed.doc_id,
             token=claimed.token,

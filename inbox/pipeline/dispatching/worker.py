@@ -17,16 +17,17 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Final
 
-from inbox.core.errors import DatabaseUnavailableError, WorkerError
+from inbox.core.errors import DatabaseUnavailableError, StorageError, WorkerError
 from inbox.core.retry import calculate_backoff
 from inbox.database import leasing, work
 from inbox.database.connection import Sessions, retry_when_busy
 from inbox.database.work import Page
 from inbox.domain import ClaimedFile
-from inbox.events import Emit, FilesReleased, LeaseLost
+from inbox.events import Emit, FilesReleased, LeaseLost, TroubleBegan, TroubleOver
 from inbox.handlers.base import File
 from inbox.lifecycle import FileState
 from inbox.pipeline.dispatching.attempting import Attempting
+from inbox.pipeline.dispatching.excusing import Excusing
 from inbox.pipeline.dispatching.holding import Hold
 from inbox.pipeline.dispatching.pausing import Pausing
 from inbox.pipeline.dispatching.recording import Recorder
@@ -145,6 +146,7 @@ class Worker:
         prepare: Callable[[ClaimedFile], File],
         clock: Clock,
         emit: Emit,
+        excusing: Excusing | None = None,
     ) -> None:
         self._plan = plan
         self._sessions = sessions
@@ -154,6 +156,7 @@ class Worker:
         self._prepare = prepare
         self._clock = clock
         self._emit = emit
+        self._excusing = excusing or Excusing()
         self._recorder = Recorder(
             sessions, emit, on_trouble=lambda: link.say(TROUBLE), on_relief=lambda: link.say(PROGRESS)
         )
@@ -163,6 +166,9 @@ class Worker:
         )
         link.on_recovered = self._pausing.hear
         self._finished_tokens: list[str] = []
+        self._name = f"worker {plan.slot}"
+        self._trouble = ""
+        self._trouble_since: float | None = None
         self._page_size = 1
         self._lets_others_first = False
         self._process = os.getpid()
@@ -182,17 +188,18 @@ class Worker:
         self._end_leases()
 
     def _claim_patiently(self) -> tuple[Page, Hold] | None:
-        """Return the next page, as soon as the database gives one; None when told to drain, also meanwhile."""
+        """Return the next page, as soon as volume and database allow; None when told to drain, also meanwhile."""
         failures = 0
         while not self._link.draining:
             if wait := self._pausing.seconds_until_claim():
                 self._link.wait(wait)
                 continue
             try:
+                self._require_volume()
                 if failures:
                     self._give_back_strays()
                 claim = self._claim()
-            except DatabaseUnavailableError:
+            except (DatabaseUnavailableError, StorageError):
                 self._link.say(TROUBLE)
                 self._link.wait(calculate_backoff(failures, _PATIENCE_BASE_SECONDS, _PATIENCE_MAX_SECONDS))
                 failures += 1
@@ -201,6 +208,24 @@ class Worker:
                 self._link.say(PROGRESS)
             return claim
         return None
+
+    def _require_volume(self) -> None:
+        try:
+            self._excusing.require()
+        except StorageError as error:
+            self._suffer(error)
+            raise
+        if self._trouble_since is not None:
+            self._emit(TroubleOver(self._name, round(self._clock.monotonic() - self._trouble_since, 1)))
+            self._trouble_since, self._trouble = None, ""
+
+    def _suffer(self, trouble: StorageError) -> None:
+        """Say each trouble once."""
+        if self._trouble_since is None:
+            self._trouble_since = self._clock.monotonic()
+        if self._trouble != str(trouble):
+            self._trouble = str(trouble)
+            self._emit(TroubleBegan(self._name, self._trouble))
 
     @retry_when_busy
     def _claim(self) -> tuple[Page, Hold]:
@@ -245,8 +270,12 @@ class Worker:
             self._slots.take(self._plan.slot, page.token, claimed.doc_id, self._clock.monotonic())
             outcome = self._attempting.attempt(claimed, file)
             if os.getpid() != self._process:  # a fork that a handler let return; what it shares with us is ours
-                os._exit(outcome.state is not FileState.SUCCESS)
+                os._exit(isinstance(outcome, StorageError) or outcome.state is not FileState.SUCCESS)
             self._link.require_whole()
+            if isinstance(outcome, StorageError):
+                left += 1
+                self._suffer(outcome)
+                break
             self._slots.stop_clock(self._plan.slot)
             done += 1
             if self._pausing.counts(outcome):

@@ -42,6 +42,7 @@ class Closing:
         unreported = self.reporter.find_unreported()
         self.locked_out.forget_all_but([batch.batch_id for batch in unreported])
         for batch in unreported:
+            self.volume.require()
             with locked(self.volume.locks, batch.batch_id) as is_ours:
                 if is_ours or self.locked_out.is_over(batch.batch_id):
                     reported = self.reporter.report(batch)

@@ -25,7 +25,15 @@ from inbox.pipeline.runner.unpacking import Done, GivenBack, PutBack, Unpacker, 
 from inbox.pipeline.settling import Settled, Settler
 from inbox.pipeline.watching import scan
 from inbox.utils.clock import Clock
-from inbox.utils.drops import NOT_A_FILE, Kind, is_being_written, opened, require_unchanged, why_no_drop
+from inbox.utils.drops import (
+    NOT_A_FILE,
+    Kind,
+    is_being_written,
+    make_durable,
+    opened,
+    require_unchanged,
+    why_no_drop,
+)
 from inbox.utils.volume import Volume, storable
 
 _logger = logging.getLogger("inbox")
@@ -34,6 +42,8 @@ NOT_WHOLE_YET_SECONDS: Final = 2.0
 """How soon a drop that changed under our hands is looked at again, at the least."""
 _ROOM_SECONDS: Final = 5.0
 """How soon the volume is asked again whether it has room."""
+_QUOTA_SECONDS: Final = 300.0
+"""How soon an archive is tried again that a quota did not let in; only a try tells whether it would now."""
 
 
 def _nothing() -> None:
@@ -92,6 +102,7 @@ class Intake:
         self._give_back_leftover()
         others: dict[str, Kind] = {}
         drops = scan(self.volume.uploads, others.__setitem__)
+        self.volume.require()  # after the scan: what it did not find may have gone with the volume
         self.on_scanned(drops)
         self._leave_alone(others)
         self._forget_gone({drop.name for drop in drops})
@@ -213,6 +224,7 @@ class Intake:
                     if self._may_be_written(drop, fd):
                         return
                     content_id = identify(fd, should_stop=self.should_stop)
+                    make_durable(fd, drop)
                     require_unchanged(fd, drop)
                 moved = self.reporter.quarantine(drop, completeness, content_id)
                 self.emit(
@@ -262,6 +274,7 @@ class Intake:
 
     def _take_open(self, drop: Drop, fd: int) -> None:
         batch_id = identify(fd, should_stop=self.should_stop)
+        make_durable(fd, drop)
         require_unchanged(fd, drop)
         self.reporter.withdraw_incomplete(drop)
         with LogContext(_logger, batch_id=batch_id, correlation_id=short_id(batch_id)):
@@ -325,7 +338,8 @@ class Intake:
                 self.emit(events.DropWaits(storable(drop.name), error.reason_code, reason))
             case GivenBack(error, wait_seconds):
                 self._setbacks[drop.name] = self._setbacks.get(drop.name, 0) + 1
-                self._postpone(drop, wait_seconds)
+                by_quota = isinstance(error, NoRoomError) and error.is_by_quota
+                self._postpone(drop, _QUOTA_SECONDS if by_quota else wait_seconds)
                 if isinstance(error, NoRoomError):
                     self._without_room[drop.name] = (drop.identity, error)
                 elif isinstance(error, StorageError):

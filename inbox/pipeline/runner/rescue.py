@@ -81,11 +81,14 @@ class Rescuing:
         path = find_by_stored_name(self.volume.uploads, batch.drop_name)
         drop = look_at(path) if path is not None else None
         if drop is not None:
+            self.volume.require()
             return not drop.identity.is_same_file(batch.identity)
         scan(self.volume.uploads)  # raises when the volume is gone: nothing vanished then
+        self.volume.require()
         return True
 
     def _clear(self) -> None:
+        self.volume.require()
         clear_staging(self.volume, self._open_tokens)
         clear_locks(self.volume.locks)
         with self.sessions.reading() as session:
