@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from inbox.database.leasing import affected, drop_leases, new_token, open_lease
 from inbox.database.models import ProcessingJob
-from inbox.database.pages import is_postgresql
+from inbox.database.pages import in_pages, is_postgresql
 from inbox.database.types import new_id
 from inbox.domain import BatchLease, Drop, DropIdentity
 from inbox.lifecycle import FINAL_BATCH_STATES, BatchState, batch_states_before
@@ -188,13 +188,19 @@ def forget_batch(batch_id: str, *, token: str | None, session: Session) -> bool:
 
 def find_batches_of_drops(names: Collection[str], *, session: Session) -> list[BatchRecord]:
     """Return the batches that came from drops of these names."""
-    query = select(ProcessingJob).where(ProcessingJob.drop_name.in_(names))
-    return [record_of(job) for job in session.scalars(query)]
+    return _find_any(ProcessingJob.drop_name, names, session)
 
 
 def find_batches(batch_ids: Collection[str], *, session: Session) -> dict[str, BatchRecord]:
-    query = select(ProcessingJob).where(ProcessingJob.batch_id.in_(batch_ids))
-    return {job.batch_id: record_of(job) for job in session.scalars(query)}
+    return {record.batch_id: record for record in _find_any(ProcessingJob.batch_id, batch_ids, session)}
+
+
+def _find_any(column: Any, values: Collection[str], session: Session) -> list[BatchRecord]:
+    """Return the batches with one of these values: a page at a time, since a database binds only so many."""
+    found: list[BatchRecord] = []
+    for page in in_pages(values):
+        found += map(record_of, session.scalars(select(ProcessingJob).where(column.in_(page))))
+    return found
 
 
 def find_open_batches(states: Collection[BatchState], *, session: Session) -> list[BatchRecord]:

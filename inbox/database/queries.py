@@ -121,10 +121,11 @@ def iterate_entries(batch_id: str, *, session: Session) -> Iterator[Entry]:
         query = (
             _entries(batch_id)
             .where(
+                FileExtraction.position >= after[0],  # without it, each page would read all those before it again
                 or_(
                     FileExtraction.position > after[0],
                     (FileExtraction.position == after[0]) & (FileExtraction.doc_id > after[1]),
-                )
+                ),
             )
             .order_by(FileExtraction.position, FileExtraction.doc_id)
             .limit(_PAGE)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, false, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -38,6 +38,12 @@ def begin_processing(
         error_message=None,
         reason_code=None,
     )
+
+
+def count_files(batch_id: str, *, session: Session) -> int:
+    """Return how many rows a batch has."""
+    query = select(func.count()).select_from(FileExtraction).where(FileExtraction.batch_id == batch_id)
+    return session.execute(query).scalar_one()
 
 
 def find_finished_batches(*, session: Session) -> list[str]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from inbox.core.errors import LeaseLostError, PermanentError
 from inbox.core.idempotency import ensure_idempotent_files
-from inbox.database import runs
+from inbox.database import runs, turns
 from inbox.database.connection import Sessions, retry_when_busy
+from inbox.database.pages import in_pages
 from inbox.domain import BatchLease, Extraction, derive_doc_id
 from inbox.lifecycle import FileState
 from inbox.utils.clock import Clock
@@ -32,11 +33,12 @@ class Registrar:
         """
         run_id = uuid.uuid4().hex
         now = self._clock.now()
-        rows = list(self._rows(lease.batch_id, run_id, extraction, now))
-        if len({row["doc_id"] for row in rows}) != extraction.members:
-            raise PermanentError("two members of an archive would share a row", subject=lease.batch_id)
         with self._sessions.writing() as session:
-            ensure_idempotent_files(lease.batch_id, rows, session=session)
+            rows = self._rows(lease.batch_id, run_id, extraction, now, turns.next_turn(session))
+            for page in in_pages(rows):  # memory does not grow with the archive
+                ensure_idempotent_files(lease.batch_id, page, session=session)
+            if runs.count_files(lease.batch_id, session=session) < extraction.members:
+                raise PermanentError("two members of an archive would share a row", subject=lease.batch_id)
             begun = runs.begin_processing(
                 lease,
                 run_id=run_id,
@@ -49,12 +51,15 @@ class Registrar:
                 raise LeaseLostError("another worker has taken the batch over", subject=lease.batch_id)
         return run_id
 
-    def _rows(self, batch_id: str, run_id: str, extraction: Extraction, now: datetime) -> Iterator[dict[str, Any]]:
-        origins = {position: origin.as_json() for position, origin in extraction.names.items()}
-        for file in extraction.files:
+    def _rows(
+        self, batch_id: str, run_id: str, extraction: Extraction, now: datetime, first_turn: int
+    ) -> Iterator[dict[str, Any]]:
+        names = extraction.names
+        for turn, file in enumerate(extraction.files, first_turn):
             yield {
                 **self._row(batch_id, run_id, file.path, file.position, file.size_bytes, now),
-                "name_origin": origins.get(file.position),
+                "turn": turn,
+                "name_origin": names[file.position].as_json() if file.position in names else None,
                 "file_path": f"{self._extracted_folder}/{batch_id}/{file.path}",
                 "content_sha256": file.sha256,
                 "file_type": file.file_type,
@@ -63,7 +68,7 @@ class Registrar:
         for member in extraction.skipped:
             yield {
                 **self._row(batch_id, run_id, member.path, member.position, member.size_bytes, now),
-                "name_origin": origins.get(member.position),
+                "name_origin": names[member.position].as_json() if member.position in names else None,
                 "file_path": "",
                 "status": FileState.SKIPPED,
                 "skip_reason": member.reason_code,
