@@ -131,6 +131,17 @@ def test_nobody_is_dead_on_a_machine_that_cannot_be_named(tmp_path, other, boot)
         assert ([] if boot == "unknown" else [unknown]) == list(mine.find_dead([unknown]))
 
 
+def test_hands_of_the_living_can_be_seen(tmp_path, other):
+    """
+    What an instance of this machine has in hand is known also while it lives, and was only held up.
+    """
+    name, _ = other
+    with Instance(tmp_path, owner(), workers=1) as mine:
+        assert ["d1"] == [hand.doc_id for hand in mine.in_hand_of(f"{name}/w0.1")]
+        assert mine.in_hand_of(str(owner(pid=9))) is None
+        assert mine.in_hand_of(str(owner(pid=2, boot="other"))) is None
+
+
 def test_marks_of_others_are_left_to_them(tmp_path):
     """
     What another machine or mount has marked is not cleared away, though its lock seems to be free; what this host left

@@ -218,13 +218,15 @@ class Leases(RuleBasedStateMachine):
 
     @rule()
     def be_away(self):
-        """Nobody beats, and somebody healthy takes everything over and does what is due."""
+        """Nobody beats, somebody healthy takes everything over and does what is due, and then all wake up."""
         for _ in range(4):
             self.look(0)
             self.clock.go_on(ROUND)
         self.look(0)
         self.rescue(0)
         self.do_what_is_due()
+        for worker in self.people:
+            self.begin(worker)
 
     @rule(seconds=st.sampled_from([-18_000, -3600, -30, 61, 18_000]))
     def jump(self, seconds):
