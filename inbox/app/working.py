@@ -1,27 +1,18 @@
 """Working: a worker process, from its start in a fresh interpreter to its end."""
 
-import multiprocessing
-import os
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from logging import Logger
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import make_url
 
-from inbox.app.opening import LOGGER, handler_settings
+from inbox.app.opening import handler_settings
+from inbox.app.processes import in_own_process, show_as, spawn
 from inbox.config import Config
-from inbox.core.errors import WorkerError, describe_error
-from inbox.core.logging import setup_logger
 from inbox.database.connection import Sessions, close, create_engine, get_session_factory
 from inbox.domain import ClaimedFile
 from inbox.handlers.base import File
@@ -35,76 +26,17 @@ from inbox.utils.clock import SystemClock
 POLL_SECONDS: Final = {"sqlite": 30.0, "postgresql": 3.0}
 """How long an idle worker waits for work that nobody announced to it: on PostgreSQL other replicas register too."""
 
-_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
-
-
-class WorkerProcess(SpawnProcess):
-    """A worker leads a process group of its own, so that whatever its handler has started is killed with it."""
-
-    def kill(self) -> None:
-        if self.pid is not None and self.is_alive():
-            with suppress(ProcessLookupError):  # so young that it does not lead one yet
-                os.killpg(self.pid, signal.SIGKILL)
-        super().kill()
-
 
 def spawn_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner: str) -> tuple[BaseProcess, Connection]:
-    """
-    Start a worker process: a fresh interpreter, since a fork of a process with threads is not to be trusted.
-
-    `talk` says whether it logs to the console too.
-    """
-    ours, theirs = multiprocessing.Pipe()
-    process = WorkerProcess(
-        target=run_worker,
-        args=(config, slots_path, talk, slot, owner, theirs),
-        name=f"inbox-worker-{slot}",
-        daemon=False,
-    )
-    try:
-        with _signals_held():
-            process.start()
-    except OSError:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    return process, ours
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Signals to the whole process group reach a process that is made here only when it is ready for them."""
-    resource_tracker.ensure_running()  # it unblocks both signals when it is started by the way
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    """Start a worker process; `talk` says whether it logs to the console too."""
+    return spawn(run_worker, config, slots_path, talk, slot, owner, name=f"inbox-worker-{slot}")
 
 
 def run_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner: str, connection: Connection) -> None:
-    """
-    Be a worker process, and end with 0 when told to drain, else with 1 and the reason in the log.
-
-    Signals are the supervisor's business; a handler's prints must not mix with log lines.
-    """
-    os.setpgid(0, 0)
-    for number in _SIGNALS:
-        signal.signal(number, lambda *_: None)  # not SIG_IGN: that would be inherited by what a handler starts
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    logger = setup_logger(LOGGER, config, console=sys.stdout if talk else None)
-    sys.stdout = sys.stderr
-    try:
+    """Be a worker process, and end with 0 when told to drain, else with 1 and the reason in the log."""
+    show_as("inbox-worker")
+    with in_own_process(config, talk=talk, called=f"worker {slot}") as logger:
         _work(config, slots_path, slot, owner, connection, logger)
-    except WorkerError as error:
-        logger.error("worker %d ends: %s", slot, describe_error(error))  # noqa: TRY400 - it says what and why
-        sys.exit(1)
-    except Exception:
-        logger.exception("worker %d ends", slot)
-        sys.exit(1)
-    finally:  # the interpreter's end brings back what signals do by default: a late one would look like a death
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 def _work(config: Config, slots_path: Path, slot: int, owner: str, connection: Connection, logger: Logger) -> None:

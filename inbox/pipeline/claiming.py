@@ -188,17 +188,21 @@ class Claimer:
         return Claimed(lease) if lease is not None else Underway(record)
 
     def give_back(self, batch_id: str) -> bool:
-        """
-        Give back, uncounted, the lease that an earlier claim of ours may have left on this batch; True when it had.
+        """Give back what an earlier claim of ours may have left on this batch: see `give_back`."""
+        return give_back(batch_id, self.owner, self._sessions, self._clock)
 
-        For a database that went away before a claim could be ended: our own heartbeat would keep it alive for ever.
-        """
-        now = self._clock.now()
-        with self._sessions.writing() as session:
-            left = [
-                BatchLease(batch_id, lease.token, 0, "") for lease in leasing.leases_of(self.owner, session=session)
-            ]
-            given_back = [
-                batches.release_batch(lease, due_at=now, counted=False, now=now, session=session) for lease in left
-            ]
-        return any(given_back)
+
+def give_back(batch_id: str, owner: str, sessions: Sessions, clock: Clock) -> bool:
+    """
+    Give back, uncounted, the lease that an earlier claim of this owner may have left on a batch; True when it had.
+
+    For a database that went away before a claim could be ended: our own heartbeat would keep it alive for ever. The
+    owner must have nothing else in hand.
+    """
+    now = clock.now()
+    with sessions.writing() as session:
+        left = [BatchLease(batch_id, lease.token, 0, "") for lease in leasing.leases_of(owner, session=session)]
+        given_back = [
+            batches.release_batch(lease, due_at=now, counted=False, now=now, session=session) for lease in left
+        ]
+    return any(given_back)

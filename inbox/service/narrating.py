@@ -41,6 +41,7 @@ _WORDING: Final[dict[type[Event], tuple[int, str]]] = {
     events.AttemptToRepeat: (_WARNING, "{member_path} is tried again in {wait_seconds:g} s: {error_type}: {error}"),
     events.OutcomeLost: (_WARNING, "an outcome came too late and does not count"),
     events.WorkerDied: (_ERROR, "worker {worker} died: {reason}"),
+    events.UnpackerDied: (_ERROR, "unpacker {unpacker} died: {reason}"),
     events.WorkRescued: (_WARNING, "took over from {owner}: {released} files given back, {charged} charged"),
     events.FilesReleased: (_INFO, "{files} claimed files given back"),
 }

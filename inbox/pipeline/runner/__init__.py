@@ -8,7 +8,8 @@ the next leg.
 from inbox.pipeline.runner.closing import Closing, is_everything_done
 from inbox.pipeline.runner.intake import Intake
 from inbox.pipeline.runner.rescue import Rescuing
+from inbox.pipeline.runner.taking import Taker
 from inbox.pipeline.runner.timing import Timing
 from inbox.pipeline.runner.unpacking import Unpacker
 
-__all__ = ["Closing", "Intake", "Rescuing", "Timing", "Unpacker", "is_everything_done"]
+__all__ = ["Closing", "Intake", "Rescuing", "Taker", "Timing", "Unpacker", "is_everything_done"]
