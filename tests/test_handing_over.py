@@ -205,6 +205,23 @@ def test_drop_whose_unpacker_dies_waits_longer_each_time(house, patient, batch_i
     assert 5 == len(patient.handed)
 
 
+def test_drop_with_setbacks_comes_last(house, patient):
+    """
+    However old it is, a drop that has killed an unpacker does not get the next one before the others.
+    """
+    patient.places = 1
+    drop(house, "bad.zip")
+    house.take()
+    patient.tell("bad.zip", Died(None))
+    house.intake.round()
+    drop(house, "good.zip")
+    house.intake.round()
+    house.clock.go_on(60)
+    house.intake.round()
+
+    assert ["bad.zip", "good.zip"] == patient.handed
+
+
 def test_drop_that_is_too_slow_to_read_waits_and_says_so_once(house, patient):
     """
     Without a batch there is nothing to refuse: the drop stays, and is told of.

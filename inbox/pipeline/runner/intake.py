@@ -113,6 +113,7 @@ class Intake:
         self._give_back_left()
         self._hear()
         self._is_crowded = False
+        set_back: list[Drop] = []
         for verdict in self.settler.judge(self._scan()):
             if self.should_stop():
                 return
@@ -121,7 +122,13 @@ class Intake:
             if not isinstance(verdict, Settled):
                 self._leave(verdict.drop, verdict.completeness)
             elif not self._is_in_good_hands(verdict.drop) and self._postponing.has_room(verdict.drop):
-                self._hand_over(verdict.drop)
+                if self._postponing.setbacks_of(verdict.drop):
+                    set_back.append(verdict.drop)
+                else:
+                    self._hand_over(verdict.drop)
+        for drop in set_back:  # last, or one that kills its unpacker would have the next one, too
+            if not self.should_stop():
+                self._hand_over(drop)
         self._tell_trouble()
 
     def _scan(self) -> list[Drop]:

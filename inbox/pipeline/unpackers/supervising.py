@@ -290,10 +290,12 @@ class UnpackerProcesses:
         if code or has_begun:
             name = storable(task.drop.name) if has_begun and task is not None else ""
             self.emit(UnpackerDied(index, code, name, self._explain(running, code)))
-            self._postpone(seat)
-        if has_begun:
+        if has_begun:  # the drop is to blame: others need not wait for it
+            seat.failures = 1
             seat.clear(self.clock.monotonic())
         else:
+            if code:
+                self._postpone(seat)
             self._hand_back(seat, Untaken())
 
     @staticmethod
