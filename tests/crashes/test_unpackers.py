@@ -15,18 +15,28 @@ pytestmark = pytest.mark.slow
 LARGE = 65 * 1024**2
 
 
-@pytest.fixture
-def shared(tmp_path, database_url):
-    hooks = tmp_path / "hooks"
+def storage_with_hooks(folder, url):
+    hooks = folder / "hooks"
     hooks.mkdir()
     return Storage(
-        tmp_path / "shared",
-        database_url,
+        folder / "shared",
+        url,
         HANDLERS="handlers_for_processes",
         WORKER_PROCESSES=1,
         PYTHONPATH=f"{TESTS / 'hooked'}:{ROOT}:{TESTS}",
         TEST_HOOKS=hooks,
     )
+
+
+@pytest.fixture
+def shared(tmp_path, database_url):
+    return storage_with_hooks(tmp_path, database_url)
+
+
+@pytest.fixture
+def embedded(tmp_path):
+    """A storage for claims that do not depend on the database."""
+    return storage_with_hooks(tmp_path, f"sqlite:///{tmp_path / 'inbox.db'}")
 
 
 def mark(shared, name):
@@ -41,15 +51,15 @@ def content_of(name):
     return archive([Member("a.txt", name.encode())])
 
 
-def jobs(database_url):
+def jobs(shared):
     """Return state, attempts and reason of every batch, by the name of its drop."""
-    with connected(database_url) as sessions, sessions.reading() as session:
+    with connected(shared.environment["DATABASE_URL"]) as sessions, sessions.reading() as session:
         return {job.drop_name: (job.status, job.attempt_count, job.reason_code) for job in session.query(ProcessingJob)}
 
 
-def leftovers(shared, database_url):
+def leftovers(shared):
     """Return what lies in staging, and how many leases and rows there are."""
-    with connected(database_url) as sessions, sessions.reading() as session:
+    with connected(shared.environment["DATABASE_URL"]) as sessions, sessions.reading() as session:
         leases, rows = session.query(Lease).count(), session.query(FileExtraction).count()
     return os.listdir(shared.base / "extracted" / ".staging"), leases, rows
 
@@ -62,7 +72,7 @@ def is_alive(pid):
 
 
 @pytest.mark.parametrize(("step", "attempts"), [("reading", 1), ("writing", 2), ("extracted", 2)])
-def test_killed_unpacker_is_replaced_and_its_drop_completes(shared, database_url, step, attempts):
+def test_killed_unpacker_is_replaced_and_its_drop_completes(shared, step, attempts):
     """
     Killed while it reads a drop, unpacks it, or has just published it, an unpacker costs that drop an attempt at most.
     """
@@ -76,12 +86,12 @@ def test_killed_unpacker_is_replaced_and_its_drop_completes(shared, database_url
 
     assert (0, "completed", 1) == (status, told["state"], told["succeeded"])
     assert [(-signal.SIGKILL, name)] == [(event["exit_code"], event["drop"]) for event in died]
-    assert {name: ("completed", attempts, None)} == jobs(database_url)
-    assert ([], 0, 1) == leftovers(shared, database_url)
+    assert {name: ("completed", attempts, None)} == jobs(shared)
+    assert ([], 0, 1) == leftovers(shared)
     assert 1 == len(shared.calls())
 
 
-def test_archive_that_kills_every_unpacker_fails_alone(shared, database_url):
+def test_archive_that_kills_every_unpacker_fails_alone(shared):
     """
     An archive that crashes the decoder ends in quarantine as EXTRACTION_DIED when its attempts are used up; others,
     before and after it, are not touched.
@@ -99,69 +109,69 @@ def test_archive_that_kills_every_unpacker_fails_alone(shared, database_url):
     assert ("completed", "failed", "EXTRACTION_DIED") == (well["state"], told["state"], told["reason_code"])
     assert (0, 3) == (status, len(deaths))
     assert [(name, "EXTRACTION_DIED")] == [(event["drop"], event["reason_code"]) for event in refusals]
-    assert {name: ("failed", 3, "EXTRACTION_DIED"), "well.zip": ("completed", 1, None)} == jobs(database_url)
-    assert ([], 0, 1) == leftovers(shared, database_url)
+    assert {name: ("failed", 3, "EXTRACTION_DIED"), "well.zip": ("completed", 1, None)} == jobs(shared)
+    assert ([], 0, 1) == leftovers(shared)
     assert [name] == [path.name for path in (shared.base / "quarantine").glob("*.zip")]
 
 
-def test_drop_that_kills_before_it_has_a_batch_waits_longer_each_time(shared, database_url):
+def test_drop_that_kills_before_it_has_a_batch_waits_longer_each_time(embedded):
     """
     A drop whose unpacker dies while it reads it holds up nobody, and is tried less and less often.
     """
-    shared.environment["RETRY_BASE_DELAY_SECONDS"] = "0.3"
+    embedded.environment["RETRY_BASE_DELAY_SECONDS"] = "0.3"
     name = "kill.reading.zip"
-    with shared.service(UNPACKER_PROCESSES=1) as service:
-        shared.drop(name, content_of(name))
+    with embedded.service(UNPACKER_PROCESSES=1) as service:
+        embedded.drop(name, content_of(name))
         wait_for(lambda: len(service.events("UnpackerDied")) >= 2, "two deaths")
-        shared.drop("well.zip", content_of("well"))
-        told = shared.wait_for_receipt("well.zip")
+        embedded.drop("well.zip", content_of("well"))
+        told = embedded.wait_for_receipt("well.zip")
         wait_for(lambda: len(service.events("UnpackerDied")) >= 3, "the third death")
         status = service.terminate()
 
     assert (0, "completed") == (status, told["state"])
-    assert {"well.zip": ("completed", 1, None)} == jobs(database_url)
-    assert [name] == os.listdir(shared.base / "uploads")
+    assert {"well.zip": ("completed", 1, None)} == jobs(embedded)
+    assert [name] == os.listdir(embedded.base / "uploads")
 
 
-def test_decoder_that_hangs_is_killed_and_its_archive_refused(shared, database_url):
+def test_decoder_that_hangs_is_killed_and_its_archive_refused(embedded):
     """
     An unpacker that hears nothing any more is killed at its limit, and the archive goes to quarantine as TOO_SLOW.
     """
     name = "hang.writing.zip"
-    with shared.service(TEST_LIMIT_SECONDS=1) as service:
-        shared.drop(name, content_of(name))
-        told = shared.wait_for_receipt(name)
-        wait_for(lambda: not os.listdir(shared.base / "uploads"), "the move")
+    with embedded.service(TEST_LIMIT_SECONDS=1) as service:
+        embedded.drop(name, content_of(name))
+        told = embedded.wait_for_receipt(name)
+        wait_for(lambda: not os.listdir(embedded.base / "uploads"), "the move")
         died = service.events("UnpackerDied")
         status = service.terminate()
 
     assert (0, "quarantined", "TOO_SLOW") == (status, told["state"], told["reason_code"])
     assert [name] == [event["drop"] for event in died]
-    assert {name: ("quarantined", 1, "TOO_SLOW")} == jobs(database_url)
-    assert ([], 0, 0) == leftovers(shared, database_url)
+    assert {name: ("quarantined", 1, "TOO_SLOW")} == jobs(embedded)
+    assert ([], 0, 0) == leftovers(embedded)
 
 
-def test_small_drop_passes_large_ones(shared, database_url):
+def test_small_drop_passes_large_ones(embedded):
     """
     Of two unpackers large drops have one: the second large one waits, and a small one that came last does not.
     """
     large = [f"slow.extracting.{number}.zip" for number in range(2)]
-    with shared.service() as service:
+    with embedded.service() as service:
         for name in large:
-            shared.drop(name, archive([Member(name, bytes(LARGE), STORED)]))
-        wait_for(lambda: any(mark(shared, f"{name}.extracting").exists() for name in large), "a large one")
-        shared.drop("small.zip", content_of("small"))
-        shared.wait_for_receipt("small.zip")
+            embedded.drop(name, archive([Member(name, bytes(LARGE), STORED)]))
+        wait_for(lambda: any(mark(embedded, f"{name}.extracting").exists() for name in large), "a large one")
+        embedded.drop("small.zip", content_of("small"))
+        embedded.wait_for_receipt("small.zip")
         begun = [event["drop"] for event in service.events("BatchClaimed")]
-        let_go(shared)
-        told = [shared.wait_for_receipt(name)["state"] for name in large]
+        let_go(embedded)
+        told = [embedded.wait_for_receipt(name)["state"] for name in large]
         status = service.terminate()
 
     assert (0, ["completed"] * 2) == (status, told)
     assert {large[0], "small.zip"} == set(begun)
 
 
-def test_signal_stops_an_extraction_and_gives_it_back(shared, database_url):
+def test_signal_stops_an_extraction_and_gives_it_back(shared):
     """
     Asked to stop, a running extraction ends, its batch goes back uncounted, and the next start completes it.
     """
@@ -170,7 +180,7 @@ def test_signal_stops_an_extraction_and_gives_it_back(shared, database_url):
         shared.drop(name, content_of(name))
         wait_for(mark(shared, f"{name}.extracting").exists, "the extraction")
         status = service.terminate()
-    stopped = jobs(database_url), leftovers(shared, database_url)
+    stopped = jobs(shared), leftovers(shared)
     let_go(shared)
     with shared.service() as service:
         told = shared.wait_for_receipt(name)
@@ -181,32 +191,32 @@ def test_signal_stops_an_extraction_and_gives_it_back(shared, database_url):
     assert "completed" == told["state"]
 
 
-def test_unpacker_that_does_not_hear_is_killed_within_the_grace(shared, database_url):
+def test_unpacker_that_does_not_hear_is_killed_within_the_grace(embedded):
     """
     An unpacker that hangs while the service stops is killed in time, and its attempt is not counted.
     """
     name = "hang.writing.zip"
-    with shared.service(SHUTDOWN_GRACE_SECONDS=3) as service:
-        shared.drop(name, content_of(name))
-        wait_for(mark(shared, f"{name}.writing").exists, "the hang")
+    with embedded.service(SHUTDOWN_GRACE_SECONDS=3) as service:
+        embedded.drop(name, content_of(name))
+        wait_for(mark(embedded, f"{name}.writing").exists, "the hang")
         unpackers = service.unpackers()
         status = service.terminate()
 
     assert 0 == status
     assert not any(map(is_alive, unpackers))
-    assert {name: ("received", 0, None)} == jobs(database_url)
-    assert ([], 0, 0) == leftovers(shared, database_url)
+    assert {name: ("received", 0, None)} == jobs(embedded)
+    assert ([], 0, 0) == leftovers(embedded)
 
 
 @pytest.mark.parametrize("end", ["second signal", "kill"])
-def test_unpacker_that_hangs_ends_with_the_service(shared, database_url, end):
+def test_unpacker_that_hangs_ends_with_the_service(embedded, end):
     """
     However the service ends, no unpacker is left with the lock of a drop in hand: the next start takes it.
     """
     name = "hang-once.writing.zip"
-    with shared.service() as service:
-        shared.drop(name, content_of(name))
-        wait_for(mark(shared, f"{name}.writing").exists, "the hang")
+    with embedded.service() as service:
+        embedded.drop(name, content_of(name))
+        wait_for(mark(embedded, f"{name}.writing").exists, "the hang")
         unpackers = service.unpackers()
         if end == "kill":
             service.process.kill()
@@ -216,10 +226,10 @@ def test_unpacker_that_hangs_ends_with_the_service(shared, database_url, end):
             wait_for(lambda: service.process.send_signal(signal.SIGTERM) or service.process.poll(), "the end")
         service.process.wait(DEADLINE_SECONDS)
         wait_for(lambda: not any(map(is_alive, unpackers)), "their end")
-    with shared.service() as service:
-        told = shared.wait_for_receipt(name)
+    with embedded.service() as service:
+        told = embedded.wait_for_receipt(name)
         service.terminate()
 
     assert 1 <= len(unpackers)
     assert "completed" == told["state"]
-    assert {name: ("completed", 2, None)} == jobs(database_url)
+    assert {name: ("completed", 2, None)} == jobs(embedded)
