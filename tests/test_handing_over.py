@@ -110,7 +110,7 @@ def test_oldest_drops_come_first(house, patient):
     for name in first:
         patient.tell(name, Busy())
     patient.places = 0
-    house.clock.go_on(1)
+    house.clock.go_on(3)
     house.intake.round()
     crowded = house.intake.is_at_rest()
     patient.places = 2

@@ -228,8 +228,14 @@ def test_fate_that_was_told_before_the_end_counts(crew):
     An unpacker that ends just after it told of a drop has not died of it.
     """
     handed = crew.begin()
-    crew.say(Done("b1"))
-    crew.process().end(0)
+
+    def say_and_end():
+        del crew.process().is_alive
+        crew.say(Done("b1"))
+        crew.process().end(0)
+        return False
+
+    crew.process().is_alive = say_and_end
     crew.round()
 
     assert [(handed, Done("b1"))] == crew.supervisor.collect()
