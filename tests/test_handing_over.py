@@ -99,7 +99,7 @@ def test_drop_that_was_replaced_while_in_hand_is_taken_for_itself(house, patient
 
 def test_oldest_drops_come_first(house, patient):
     """
-    When there are fewer places than drops, those that came first are handed over first, and none is forgotten.
+    When there are fewer places than drops, those that came first are handed over first; the others leave no rest.
     """
     patient.places = 2
     drop(house, "c.zip", "b.zip", "a.zip")
@@ -110,14 +110,16 @@ def test_oldest_drops_come_first(house, patient):
     for name in first:
         patient.tell(name, Busy())
     patient.places = 0
-    house.clock.go_on(3)
+    for _ in range(2):
+        house.intake.round()
+        house.clock.go_on(3)
     house.intake.round()
     crowded = house.intake.is_at_rest()
     patient.places = 2
     house.intake.round()
 
     assert ["c.zip", "b.zip"] == first
-    assert ("a.zip", False) == (patient.handed[2], crowded)
+    assert (["c.zip", "b.zip"], False) == (patient.handed[2:], crowded)
 
 
 def test_trouble_is_tried_by_one_drop_at_a_time(house, patient):
