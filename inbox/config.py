@@ -112,6 +112,9 @@ class Config(BaseSettings):
     worker_processes: int = Field(
         default_factory=default_worker_processes, ge=1, le=1024, description="Handler processes; default: cores."
     )
+    unpacker_processes: int = Field(
+        2, ge=1, le=64, description="Processes that unpack archives; large ones never have all of several."
+    )
     file_processing_timeout: Seconds = Field(300.0, description="Seconds for one attempt on one file.")
     batch_processing_timeout: Seconds = Field(1800.0, description="Seconds for one run over a batch.")
     lease_seconds: Annotated[Seconds, Field(ge=1)] = Field(60.0, description="Life of a claim without heartbeat.")

@@ -326,6 +326,16 @@ class WorkerDied(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class UnpackerDied(Event):
+    """A process that unpacks ended by itself or was killed at its limit; another takes its place."""
+
+    unpacker: int
+    exit_code: int
+    drop: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkRescued(Event):
     """The lease of somebody gone was taken over."""
 

@@ -1,6 +1,7 @@
 """The stages put together for a test: a volume, a database, a clock that only the test moves, and every event heard."""
 
 import os
+import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from inbox.pipeline.registering import Registrar
 from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.rescuing import Rescuer, RetryPolicy
 from inbox.pipeline.retrying import Retrier
-from inbox.pipeline.runner import Closing, Intake, Rescuing, Timing, Unpacker
+from inbox.pipeline.runner import Closing, Intake, Rescuing, Taker, Timing, Unpacker
 from inbox.pipeline.settling import Settler
 from inbox.pipeline.summarising import Summariser
 from inbox.utils.volume import Volume
@@ -48,6 +49,46 @@ class Clock:
     def go_on(self, seconds):
         self.time += timedelta(seconds=seconds)
         self.ticks += seconds
+
+
+class CallingThread:
+    """Plays the unpackers: takes each drop at once, in the thread that hands it over. Its loop ends when told to."""
+
+    def __init__(self, take):
+        self._take = take
+        self._fates = []
+        self._over = threading.Event()
+
+    def call_when_over(self, on_fate):
+        pass
+
+    def has_place(self, drop):
+        return True
+
+    def hand_over(self, task):
+        self._fates.append((task, self._take(task)))
+
+    def collect(self):
+        fates, self._fates = self._fates, []
+        return fates
+
+    def wait(self, seconds):
+        pass
+
+    def run(self):
+        self._over.wait(30)
+
+    def drain(self):
+        self._over.set()
+
+    def kill(self):
+        self._over.set()
+
+    def owners(self):
+        return []
+
+    def is_healthy(self):
+        return True
 
 
 @dataclass
@@ -80,13 +121,21 @@ class House:
             timing=timing,
             emit=self.events.append,
         )
+        self.taker = Taker(
+            volume=self.volume,
+            claimer=self.claimer,
+            unpacker=self.unpacker,
+            reporter=self.reporter,
+            emit=self.events.append,
+            should_stop=self._should_stop,
+        )
+        self.unpackers = CallingThread(self.taker.take)
         self.intake = Intake(
             volume=self.volume,
             sessions=self.sessions,
             clock=self.clock,
             settler=self.settler,
-            claimer=self.claimer,
-            unpacker=self.unpacker,
+            unpackers=self.unpackers,
             reporter=self.reporter,
             timing=timing,
             emit=self.events.append,
@@ -104,6 +153,7 @@ class House:
         self.rescuing = Rescuing(
             volume=self.volume,
             sessions=self.sessions,
+            clock=self.clock,
             rescuer=self.rescuer,
             instance=self.instance,
             observer=self.observer,
@@ -111,6 +161,9 @@ class House:
             emit=self.events.append,
         )
         self.retrier = Retrier(self.sessions, self.volume, self.clock)
+
+    def _should_stop(self):
+        return self.intake.should_stop()
 
     def drop(self, name="drop.zip", data=None, members=("a.txt", "docs/b.txt")) -> Path:
         path = self.volume.uploads / name

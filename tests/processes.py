@@ -164,18 +164,27 @@ class Service:
 
     def workers(self) -> list[int]:
         """Return the process ids of the worker processes."""
-        found = []
+        return [pid for pid, name in self.children().items() if name != "inbox-unpacker"]
+
+    def unpackers(self) -> list[int]:
+        """Return the process ids of the unpacker processes."""
+        return [pid for pid, name in self.children().items() if name == "inbox-unpacker"]
+
+    def children(self) -> dict[int, str]:
+        """Return the processes that the service has started, by their ids, with what they are shown as."""
+        found = {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):
-                fields = path.read_text().rpartition(")")[2].split()
+                name, _, rest = path.read_text().partition("(")[2].rpartition(")")
+                fields = rest.split()
                 command = path.with_name("cmdline").read_bytes()
                 if int(fields[1]) == self.process.pid and b"spawn_main" in command:
-                    found.append(int(path.parent.name))
+                    found[int(path.parent.name)] = name
         return found
 
     def kill(self) -> None:
         """SIGKILL all of it at once, as a power switch or the end of a container would."""
-        for group in (self.process.pid, *self.workers()):
+        for group in (self.process.pid, *self.children()):
             with suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
         self.process.wait(DEADLINE_SECONDS)

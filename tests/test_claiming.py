@@ -10,7 +10,7 @@ from databases import a_drop
 
 from inbox.core.errors import RetryableError, StorageError
 from inbox.database import leasing
-from inbox.database.batches import finish_extraction, mark_batch_reported, release_batch
+from inbox.database.batches import find_leases_on_batches, finish_extraction, mark_batch_reported, release_batch
 from inbox.database.operations import get_batch_by_id
 from inbox.lifecycle import BatchState
 from inbox.pipeline.claiming import Claimed, Claimer, Recognised, Underway, identify, locked
@@ -165,6 +165,19 @@ def test_own_claim_is_given_back_uncounted(house):
     assert ("received", 0) == (get_batch_by_id("b1").status, get_batch_by_id("b1").attempt_count)
     with house.sessions.reading() as session:
         assert set() == leasing.open_tokens(session=session)
+
+
+def test_what_else_the_owner_has_stays_in_hand(house):
+    """
+    To give back one batch takes nothing of the owner's other work away.
+    """
+    for batch_id, inode in (("b1", 1), ("b2", 2)):
+        claim(house, batch_id, name=f"{batch_id}.zip", inode=inode)
+    house.claimer.give_back("b1")
+    with house.sessions.reading() as session:
+        left = [lease.batch_id for lease in find_leases_on_batches(house.owner, session=session)]
+
+    assert ["b2"] == left
 
 
 def test_finished_batch_is_recognised_once_it_is_reported(house):

@@ -7,7 +7,7 @@ from zips import archive
 from inbox.core.errors import NotSettledError
 from inbox.events import BatchRegistered, DropQuarantined, DropWaits
 from inbox.pipeline.claiming import locked
-from inbox.pipeline.runner import intake
+from inbox.pipeline.runner import intake, taking
 
 OTHER = archive(["other.txt"])
 CUT = OTHER[:-1]
@@ -124,7 +124,7 @@ def test_note_that_somebody_may_be_writing_is_not_moved(house, monkeypatch):
     """
     Where the kernel does not tell whether anybody writes it, what is no archive yet is moved away only when it is old.
     """
-    monkeypatch.setattr(intake, "is_being_written", lambda _fd: None)
+    monkeypatch.setattr(taking, "is_being_written", lambda _fd: None)
     house.intake.quarantines_not_archives = True
     house.drop("note.txt", data=b"a note")
     house.take()
@@ -142,7 +142,7 @@ def test_note_that_changes_in_the_moment_of_its_move_settles_again(house, monkey
     """
     house.intake.quarantines_not_archives = True
     path = house.drop("note.txt", data=b"a note")
-    identify = intake.identify
+    identify = taking.identify
 
     def change(fd, **options):
         monkeypatch.undo()
@@ -151,7 +151,7 @@ def test_note_that_changes_in_the_moment_of_its_move_settles_again(house, monkey
             raise NotSettledError("it became shorter")
         return identify(fd, **options)
 
-    monkeypatch.setattr(intake, "identify", change)
+    monkeypatch.setattr(taking, "identify", change)
     house.take()
     unmoved = house.uploads()
     house.take()

@@ -55,7 +55,7 @@ def test_drop_that_is_being_unpacked_is_left_to_its_holder(house):
     house.drop()
     with locked(house.volume.locks, "drop.zip"):
         house.take()
-        house.intake._is_being_extracted = lambda _drop: True
+        house.taker._is_being_extracted = lambda _drop: True
         house.clock.go_on(LIFE.total_seconds() * 100)
         house.intake.round()
 

@@ -9,6 +9,7 @@ from multiprocessing import Pipe
 
 import pytest
 from pipeline_parts import Clock
+from played_processes import FakeProcess
 
 from inbox.core.errors import DatabaseRefusedError, DatabaseUnavailableError
 from inbox.events import TroubleBegan, WorkerDied
@@ -17,30 +18,6 @@ from inbox.pipeline.dispatching.supervising import Supervision, Supervisor
 from inbox.pipeline.dispatching.worker import DRAIN, IDLE, PROGRESS, READY, TROUBLE, WAKE
 
 TIMEOUT = 300.0
-
-
-class FakeProcess:
-    """A process that ends when the test says so. Its sentinel is a pipe that closes with it."""
-
-    def __init__(self):
-        self.sentinel, self._life = os.pipe()
-        self.exitcode = None
-        self.before_death = lambda: None
-
-    def is_alive(self):
-        return self.exitcode is None
-
-    def end(self, code):
-        if self.exitcode is None:
-            self.exitcode = code
-            os.close(self._life)
-
-    def kill(self):
-        self.before_death()
-        self.end(-signal.SIGKILL)
-
-    def join(self):
-        pass
 
 
 class Crew:

@@ -14,7 +14,8 @@ from typing import Final
 
 from inbox.app.mounting import hold_log, keep_log_to, mounted, patiently, require_before_connecting
 from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened, unannounced_on, volume_of
-from inbox.app.values import file_for_handler, quiet_of, terms_of, timing_of
+from inbox.app.unpacking import spawn_unpacker
+from inbox.app.values import file_for_handler, quiet_of, timing_of
 from inbox.app.working import spawn_worker
 from inbox.config import Config
 from inbox.core.errors import DatabaseUnavailableError, StorageError
@@ -23,17 +24,17 @@ from inbox.database.connection import Sessions
 from inbox.domain import ClaimedFile
 from inbox.events import Event, ServiceStarted, ServiceStopped, ServiceStopping
 from inbox.handlers.registry import load_handlers
-from inbox.pipeline.claiming import Claimer, LockedOut
+from inbox.pipeline.claiming import LockedOut
 from inbox.pipeline.dispatching.supervising import Supervision, Supervisor
 from inbox.pipeline.instances import Instance, this_owner
 from inbox.pipeline.observing import Observer
-from inbox.pipeline.registering import Registrar
 from inbox.pipeline.reoffering import Reoffering
 from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.rescuing import Rescuer, RetryPolicy
-from inbox.pipeline.runner import Closing, Intake, Rescuing, Unpacker
+from inbox.pipeline.runner import Closing, Intake, Rescuing
 from inbox.pipeline.settling import Settler
 from inbox.pipeline.summarising import Summariser
+from inbox.pipeline.unpackers.supervising import UnpackerPlan, UnpackerProcesses
 from inbox.pipeline.watching import Watch
 from inbox.service.daemon import Daemon, Rhythm, Tally
 from inbox.service.folding import Folding
@@ -138,6 +139,24 @@ def compose(
     timing = timing_of(config, once=once)
     scan_seconds = config.scan_interval_seconds or (ONCE_SCAN_SECONDS if once else SCAN_SECONDS[locality])
     reporter = Reporter(sessions, volume, clock, after_success=config.after_success)
+    policy = RetryPolicy(config.max_retry_attempts, config.retry_base_delay_seconds)
+    registry = load_handlers(handler_settings(config))
+
+    def handler_of(claimed: ClaimedFile) -> tuple[str | None, str | None]:
+        spec = registry.choose(file_for_handler(config.storage_base_path, claimed))
+        return (spec.name, spec.version) if spec else (None, None)
+
+    reoffering = Reoffering(sessions, clock, emit, versions=registry.versions(), handler_of=handler_of)
+    rescuing = Rescuing(
+        volume=volume,
+        sessions=sessions,
+        clock=clock,
+        rescuer=Rescuer(sessions, clock, policy, batch_time=timing.batch_time, handler_of=handler_of),
+        instance=instance,
+        observer=Observer(sessions, clock, life=timing.lease_life),
+        timing=timing,
+        emit=emit,
+    )
     intake = Intake(
         volume=volume,
         sessions=sessions,
@@ -148,38 +167,19 @@ def compose(
             trust_age=locality == "local",
             take_closed=locality == "local" and config.take_when_closed,
         ),
-        claimer=Claimer(sessions, clock, owner=instance.owner, life=timing.lease_life),
-        unpacker=Unpacker(
-            volume=volume,
-            sessions=sessions,
+        unpackers=UnpackerProcesses(
+            plan=UnpackerPlan(
+                config.unpacker_processes, instance.owner, timedelta(seconds=config.max_extraction_seconds)
+            ),
+            spawn=partial(spawn_unpacker, config, volume, talk),
+            settle=rescuing.settle_dead_unpacker,
             clock=clock,
-            owner=instance.owner,
-            registrar=Registrar(sessions, clock, extracted_folder=config.storage_extracted_dir),
-            terms=terms_of(config),
-            timing=timing,
             emit=emit,
         ),
         reporter=reporter,
         timing=timing,
         emit=emit,
         quarantines_not_archives=config.not_archives == "quarantine",
-    )
-    registry = load_handlers(handler_settings(config))
-    policy = RetryPolicy(config.max_retry_attempts, config.retry_base_delay_seconds)
-
-    def handler_of(claimed: ClaimedFile) -> tuple[str | None, str | None]:
-        spec = registry.choose(file_for_handler(config.storage_base_path, claimed))
-        return (spec.name, spec.version) if spec else (None, None)
-
-    reoffering = Reoffering(sessions, clock, emit, versions=registry.versions(), handler_of=handler_of)
-    rescuing = Rescuing(
-        volume=volume,
-        sessions=sessions,
-        rescuer=Rescuer(sessions, clock, policy, batch_time=timing.batch_time, handler_of=handler_of),
-        instance=instance,
-        observer=Observer(sessions, clock, life=timing.lease_life),
-        timing=timing,
-        emit=emit,
     )
     if instance.slots is None:
         raise RuntimeError("the instance must be entered before the service is composed")

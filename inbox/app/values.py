@@ -23,6 +23,7 @@ def timing_of(config: Config, *, once: bool = False) -> Timing:
         damaged_grace=timedelta(seconds=config.damaged_grace_seconds),
         batch_time=timedelta(seconds=config.batch_processing_timeout),
         incomplete_after=timedelta(seconds=0 if once else config.incomplete_after_seconds),
+        retry_base_seconds=config.retry_base_delay_seconds,
     )
 
 

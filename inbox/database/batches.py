@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from inbox.database.leasing import affected, drop_leases, new_token, open_lease
-from inbox.database.models import ProcessingJob
+from inbox.database.models import Lease, ProcessingJob
 from inbox.database.pages import in_pages, is_postgresql
 from inbox.database.types import new_id
 from inbox.domain import BatchLease, Drop, DropIdentity
@@ -201,6 +201,19 @@ def _find_any(column: Any, values: Collection[str], session: Session) -> list[Ba
     for page in in_pages(values):
         found += map(record_of, session.scalars(select(ProcessingJob).where(column.in_(page))))
     return found
+
+
+def find_leases_on_batches(owner: str, *, session: Session) -> list[BatchLease]:
+    """Return the batches that this owner extracts."""
+    query = (
+        select(ProcessingJob)
+        .join(Lease, Lease.token == ProcessingJob.lease_token)
+        .where(Lease.owner == owner, ProcessingJob.status == BatchState.EXTRACTING)
+    )
+    return [
+        BatchLease(job.batch_id, job.lease_token or "", job.attempt_count, job.drop_name)
+        for job in session.scalars(query)
+    ]
 
 
 def find_open_batches(states: Collection[BatchState], *, session: Session) -> list[BatchRecord]:

@@ -19,7 +19,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from inbox.core.errors import RetryableError, StorageError
-from inbox.database import batches, leasing
+from inbox.database import batches
 from inbox.database.batches import BatchRecord
 from inbox.database.connection import Sessions
 from inbox.domain import BatchLease, Drop
@@ -231,17 +231,23 @@ class Claimer:
         return Claimed(lease) if lease is not None else Underway(record)
 
     def give_back(self, batch_id: str) -> bool:
-        """
-        Give back, uncounted, the lease that an earlier claim of ours may have left on this batch; True when it had.
+        """Give back what an earlier claim of ours may have left on this batch: see `give_back`."""
+        return give_back(batch_id, self.owner, self._sessions, self._clock)
 
-        For a database that went away before a claim could be ended: our own heartbeat would keep it alive for ever.
-        """
-        now = self._clock.now()
-        with self._sessions.writing() as session:
-            left = [
-                BatchLease(batch_id, lease.token, 0, "") for lease in leasing.leases_of(self.owner, session=session)
-            ]
-            given_back = [
-                batches.release_batch(lease, due_at=now, counted=False, now=now, session=session) for lease in left
-            ]
-        return any(given_back)
+
+def give_back(batch_id: str, owner: str, sessions: Sessions, clock: Clock) -> bool:
+    """
+    Give back, uncounted, the lease that an earlier claim of this owner may have left on a batch; True when it had.
+
+    For a database that went away before a claim could be ended: our own heartbeat would keep it alive for ever. What
+    else the owner may have in hand by now stays there.
+    """
+    now = clock.now()
+    with sessions.writing() as session:
+        held = batches.find_leases_on_batches(owner, session=session)
+        given_back = [
+            batches.release_batch(lease, due_at=now, counted=False, now=now, session=session)
+            for lease in held
+            if lease.batch_id == batch_id
+        ]
+    return any(given_back)

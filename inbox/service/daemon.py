@@ -101,12 +101,13 @@ class Daemon:
             sessions=self.sessions,
             clock=self.clock,
             life=self.rhythm.lease_life,
-            owners=lambda: [self.owner, *self.supervisor.owners()],
+            owners=lambda: [self.owner, *self.supervisor.owners(), *self.intake.unpackers.owners()],
             observer=self.rescuing.observer,
             on_over=self._rescuing.bell.ring,
         )
         self._heartbeat = make("heartbeat", heartbeat.round, lambda: beat_seconds, longest_wait=beat_seconds / 4)
         self._workers = threading.Thread(target=self.supervisor.run, name="supervisor", daemon=True)
+        self._unpackers = threading.Thread(target=self.intake.unpackers.run, name="unpackers", daemon=True)
         self._legs = (self._rescuing, self._heartbeat, self._intake, self._closing)
         self._database = Question("asking the database", lambda: ping(self.engine))
         self._folders = Question("asking the volume", self._look_at_volume)
@@ -122,6 +123,7 @@ class Daemon:
         self.intake.on_scanned = self._lookout.found
         self.intake.should_stop = lambda: self._intake.is_stopping
         self.intake.on_registered = self.on_registered
+        self.intake.unpackers.call_when_over(self._intake.bell.ring)
         self.rescuing.on_rescued = self.on_registered
         self.supervisor.on_idle = self._closing.bell.ring
 
@@ -130,6 +132,7 @@ class Daemon:
         """Start everything; at the end of the block stop taking, finish or release what is held, and stop."""
         self._lookout.start()
         self._workers.start()
+        self._unpackers.start()
         for leg in self._legs:
             leg.start()
         try:
@@ -164,12 +167,13 @@ class Daemon:
 
     def incomplete_drops(self) -> dict[str, str]:
         """Return the drops that are quiet and not whole, by name, each with the reason."""
-        return {name: reason for name, (_, reason) in sorted(self.intake.waiting.items())}
+        return dict(sorted(self.intake.waiting.items()))
 
     def live(self) -> Health:
         """Say whether every thread that should run does; while the service stops, they end one by one."""
         running = {leg.name: leg.is_alive or leg.is_stopping for leg in self._legs}
-        running["supervisor"] = self._workers.is_alive() or self._intake.is_stopping
+        for thread in (self._workers, self._unpackers):
+            running[thread.name] = thread.is_alive() or self._intake.is_stopping
         return Health({name: None if runs else "its thread has ended" for name, runs in running.items()})
 
     def ready(self) -> Health:
@@ -181,6 +185,7 @@ class Daemon:
         checks["workers"] = None if self.supervisor.is_healthy() else "not every worker is ready"
         paused = [f"{handler} fails: {cause}" for handler, cause in self.supervisor.paused_handlers().items()]
         checks["handlers"] = "; ".join(paused) or None
+        checks["unpackers"] = None if self.intake.unpackers.is_healthy() else "not every unpacker is ready"
         if any(leg.is_stopping for leg in self._legs):
             checks["service"] = "stopping"
         notes = {leg.name: leg.trouble for leg in self._legs if leg.trouble is not None and not leg.is_held_up}
@@ -227,16 +232,21 @@ class Daemon:
         return interval if soon is None else min(max(soon, 0.01), interval)
 
     def _stop(self) -> None:
-        """Stop taking first, then let the workers finish, and keep the heartbeat while anybody may hold a lease."""
+        """Stop taking first, then let all processes end, and keep the heartbeat while anybody may hold a lease."""
         ends_at = self.clock.monotonic() + self.rhythm.grace.total_seconds()
         taking = (self._intake, self._rescuing)
         for leg in taking:
             leg.stop()
-        self.supervisor.drain()
-        self._workers.join(max(ends_at - _KILL_SECONDS - self.clock.monotonic(), 0.1))
-        if self._workers.is_alive():
-            self.supervisor.kill()
-            self._workers.join(_KILL_SECONDS)
+        crews = ((self.intake.unpackers, self._unpackers), (self.supervisor, self._workers))
+        for crew, _ in crews:
+            crew.drain()
+        for _, thread in crews:
+            thread.join(max(ends_at - _KILL_SECONDS - self.clock.monotonic(), 0.1))
+        late = [(crew, thread) for crew, thread in crews if thread.is_alive()]
+        for crew, _ in late:
+            crew.kill()
+        for _, thread in late:
+            thread.join(_KILL_SECONDS)
         self._join(taking, ends_at)
         self._lookout.stop()
         closing = (self._closing, self._heartbeat)

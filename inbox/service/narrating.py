@@ -53,6 +53,7 @@ _WORDING: Final[dict[type[Event], tuple[int, str]]] = {
     events.OutcomesLost: (_WARNING, "{times} more outcomes came too late in {seconds:g} s by {by} and do not count"),
     events.LeaseLost: (_WARNING, "worker {worker} was held up for too long: {files} files are left to others"),
     events.WorkerDied: (_ERROR, "worker {worker} died: {reason}"),
+    events.UnpackerDied: (_ERROR, "unpacker {unpacker} died: {reason}"),
     events.WorkRescued: (_WARNING, "took over from {owner}: {released} files given back, {charged} charged"),
     events.FilesReleased: (_INFO, "{files} claimed files given back"),
     events.FilesReoffered: (_INFO, "{files} failed files of {batches} batches are tried again with new handlers"),

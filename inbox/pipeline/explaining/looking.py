@@ -38,7 +38,7 @@ from inbox.pipeline.explaining.explanation import (
 )
 from inbox.pipeline.extracting import NoRoomError, require_room
 from inbox.pipeline.reporting import never_unpacked
-from inbox.pipeline.runner.intake import is_cared_for, left_there_on_purpose
+from inbox.pipeline.runner.recollecting import is_cared_for, left_there_on_purpose
 from inbox.pipeline.runner.timing import Timing
 from inbox.pipeline.settling import BEING_WRITTEN, Settled, Settler, look_inside
 from inbox.pipeline.watching import is_temporary

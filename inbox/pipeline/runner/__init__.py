@@ -9,7 +9,8 @@ from inbox.pipeline.runner.closing import Closing, is_everything_done
 from inbox.pipeline.runner.heartbeat import Heartbeat
 from inbox.pipeline.runner.intake import Intake
 from inbox.pipeline.runner.rescue import Rescuing
+from inbox.pipeline.runner.taking import Taker
 from inbox.pipeline.runner.timing import Timing
 from inbox.pipeline.runner.unpacking import Unpacker
 
-__all__ = ["Closing", "Heartbeat", "Intake", "Rescuing", "Timing", "Unpacker", "is_everything_done"]
+__all__ = ["Closing", "Heartbeat", "Intake", "Rescuing", "Taker", "Timing", "Unpacker", "is_everything_done"]

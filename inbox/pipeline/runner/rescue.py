@@ -4,19 +4,23 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from inbox import events
-from inbox.core.errors import WorkerError
-from inbox.database import leasing
+from inbox.archives.reasons import refuse
+from inbox.core.errors import RetryableError, WorkerError
+from inbox.database import batches, leasing
 from inbox.database.batches import BatchRecord
 from inbox.database.connection import Sessions
-from inbox.domain import InHand
+from inbox.domain import BatchLease, InHand
 from inbox.events import Emit
+from inbox.lifecycle import BatchState
 from inbox.pipeline.claiming import clear_locks
 from inbox.pipeline.extracting import clear_staging
 from inbox.pipeline.instances import Instance
 from inbox.pipeline.observing import Observer
 from inbox.pipeline.rescuing import Rescuer
 from inbox.pipeline.runner.timing import Timing
+from inbox.pipeline.unpackers.supervising import End
 from inbox.pipeline.watching import scan
+from inbox.utils.clock import Clock
 from inbox.utils.drops import look_at
 from inbox.utils.volume import Volume, find_by_stored_name
 
@@ -31,6 +35,7 @@ class Rescuing:
 
     volume: Volume
     sessions: Sessions
+    clock: Clock
     rescuer: Rescuer
     instance: Instance
     observer: Observer
@@ -75,6 +80,55 @@ class Rescuing:
                     self.emit(events.attempt_event(claimed, outcome, counts=True))
                 if rescue.released:
                     self.emit(events.FilesReleased(rescue.released))
+
+    def settle_dead_unpacker(self, owner: str, end: End) -> None:
+        """
+        Decide about the batch that one of our own unpackers held when it ended, and clear away what it wrote.
+
+        Its attempt counts, unless the service was stopping. One that was killed at its limit refuses the archive.
+        """
+        with self.sessions.reading() as session:
+            held = batches.find_leases_on_batches(owner, session=session)
+        for lease in held:
+            if end is End.TOO_SLOW:
+                self._refuse_too_slow(lease)
+            elif end is End.STOPPED:
+                self._release(lease)
+        self.settle_dead_worker(owner, in_hand=(), error=RetryableError("its unpacker died"))
+        with self.sessions.reading() as session:
+            records = batches.find_batches([lease.batch_id for lease in held], session=session)
+        for record in records.values():
+            if end is End.DIED and record.state is BatchState.FAILED:
+                self.emit(
+                    events.BatchRefused(
+                        record.batch_id, record.drop_name, record.reason_code or "", record.reason or ""
+                    )
+                )
+        self.volume.require()
+        clear_staging(self.volume, self._open_tokens)
+
+    def _refuse_too_slow(self, lease: BatchLease) -> None:
+        error = refuse("TOO_SLOW", "its unpacker had to be killed")
+        now = self.clock.now()
+        with self.sessions.writing() as session:
+            ended = batches.finish_extraction(
+                lease,
+                BatchState.QUARANTINED,
+                now=now,
+                session=session,
+                reason_code=error.reason_code,
+                error_message=str(error),
+                completed_at=now,
+            )
+        if ended:
+            self.emit(events.BatchRefused(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
+
+    def _release(self, lease: BatchLease) -> None:
+        reason, now = "its unpacker did not stop in time", self.clock.now()
+        with self.sessions.writing() as session:
+            released = batches.release_batch(lease, due_at=now, counted=False, now=now, session=session, reason=reason)
+        if released:
+            self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, "STOPPED", reason))
 
     def _is_gone(self, batch: BatchRecord) -> bool:
         """Say whether the batch's own drop is no longer in the uploads: taken away, or replaced by another one."""

@@ -15,6 +15,8 @@ class Timing:
     batch_time: timedelta
     incomplete_after: timedelta
     """How old a drop that is not whole has to be before its dropper is told; a copy may pause."""
+    retry_base_seconds: float = 2.0
+    """Base of the schedule by which a drop waits whose unpacker has died."""
 
     def patience_with(self, error: ArchiveRefusedError, age_seconds: float) -> float:
         """

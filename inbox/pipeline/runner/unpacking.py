@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeAlias
 
 from inbox import events
 from inbox.archives import Terms
@@ -25,47 +24,19 @@ from inbox.core.errors import (
 from inbox.core.retry import calculate_backoff
 from inbox.database import batches, leasing
 from inbox.database.connection import Sessions
-from inbox.domain import BatchLease, Drop, Extraction
+from inbox.domain import BatchLease, Extraction
 from inbox.events import Emit
 from inbox.lifecycle import BatchState
 from inbox.pipeline.extracting import extract
 from inbox.pipeline.registering import Registrar
 from inbox.pipeline.runner.timing import Timing
+from inbox.pipeline.unpackers.fates import Done, Fate, GivenBack, PutBack, Task, Unwritten
 from inbox.utils.clock import Clock
 from inbox.utils.drops import is_partly_unwritten
 from inbox.utils.volume import Volume
 
 _logger = logging.getLogger("inbox")
 _LONGEST_SETBACKS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The batch has its rows, is refused, or is somebody else's by now."""
-
-
-@dataclass(frozen=True, slots=True)
-class GivenBack:
-    """Trouble that is not the archive's fault: to be tried again after so many seconds, and no attempt is counted."""
-
-    error: RetryableError
-    wait_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class PutBack:
-    """The archive looks damaged, and is so young that it may still be being written for so many seconds."""
-
-    error: ArchiveRefusedError
-    patience_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Unwritten:
-    """The archive is damaged, and parts of its room were never written: its writer may have begun at the end."""
-
-
-Fate: TypeAlias = Done | GivenBack | PutBack | Unwritten
 
 
 @dataclass
@@ -83,25 +54,23 @@ class Unpacker:
 
     def unpack(
         self,
-        drop: Drop,
+        task: Task,
         fd: int,
         lease: BatchLease,
         *,
-        setbacks: int,
-        age_of: Callable[[Drop], float],
         should_stop: Callable[[], bool],
+        on_extracted: Callable[[], object] = lambda: None,
     ) -> Fate:
         """
-        Extract and register the open drop, and return what became of it.
+        Extract and register the open drop of a task, and return what became of it.
 
-        `setbacks` is how often in a row it was given back before, `age_of` says for how many seconds it has not
-        changed. Raises NotSettledError when the drop changed meanwhile; its batch is then forgotten.
+        Raises NotSettledError when the drop changed meanwhile; its batch is then forgotten.
         """
         began = time.perf_counter()
         try:
             extraction = extract(
                 fd,
-                drop,
+                task.drop,
                 lease,
                 self.volume,
                 self.terms,
@@ -109,23 +78,24 @@ class Unpacker:
                 still_held=lambda: self._still_held(lease),
             )
             extracted = time.perf_counter()
+            on_extracted()
             self.registrar.register(lease, extraction)
         except ArchiveRefusedError as error:
-            return self._refuse(fd, lease, error, age_of(drop))
+            return self._refuse(fd, lease, error, task.age_seconds + self.clock.monotonic() - task.handed_at)
         except NotSettledError:
             self._forget(lease)
             raise
         except LeaseLostError as error:
             return self._lose(lease, str(error))
         except RetryableError as error:
-            return self._give_back(lease, error, setbacks)
+            return self._give_back(lease, error, task.setbacks)
         except WorkerError as error:
             return self._end(lease, BatchState.FAILED, error)
         except Exception as error:
             _logger.exception("a surprise while an archive was unpacked")
             return self._end(lease, BatchState.FAILED, PermanentError(describe_error(error), reason_code="SURPRISE"))
         self._tell(lease, extraction, extracted - began, time.perf_counter() - extracted)
-        return Done()
+        return Done(lease.batch_id)
 
     def _still_held(self, lease: BatchLease) -> bool:
         with self.sessions.writing() as session:
@@ -164,11 +134,11 @@ class Unpacker:
         if not ended:
             return self._lose(lease, "another worker has taken the batch over")
         self.emit(events.BatchRefused(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
-        return Done()
+        return Done(lease.batch_id)
 
     def _lose(self, lease: BatchLease, reason: str) -> Fate:
         self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, "LEASE_LOST", reason))
-        return Done()
+        return Done(lease.batch_id)
 
     def _give_back(self, lease: BatchLease, error: RetryableError, setbacks: int) -> Fate:
         """Let it wait, longer each time, unless another worker has taken it over."""
@@ -186,7 +156,7 @@ class Unpacker:
         if not given_back:  # whoever took it over has also cleared away what we were writing
             return self._lose(lease, "another worker has taken the batch over")
         self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
-        return GivenBack(error, wait)
+        return GivenBack(lease.batch_id, error, wait)
 
     def _forget(self, lease: BatchLease) -> None:
         with self.sessions.writing() as session:
