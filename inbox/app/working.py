@@ -109,7 +109,7 @@ def run_worker(config: Config, slots_path: Path, talk: bool, slot: int, owner: s
 
 def _work(config: Config, slots_path: Path, slot: int, owner: str, connection: Connection, logger: Logger) -> None:
     clock = SystemClock()
-    engine = create_engine(config.model_copy(update={"database_max_connections": 2}))
+    engine = create_engine(config.model_copy(update={"database_max_connections": 2}), makes_file=False)
     sessions = Sessions(get_session_factory(engine))
     registry = load_handlers(handler_settings(config))
     worker = Worker(
