@@ -16,7 +16,7 @@ from inbox.core.idempotency import detect_stale_processing, should_reprocess_fil
 from inbox.core.retry import calculate_backoff, should_retry
 from inbox.database import batches, leasing, runs, work
 from inbox.database.batches import BatchRecord
-from inbox.database.connection import Sessions
+from inbox.database.connection import Sessions, retry_when_busy
 from inbox.database.leasing import ExpiredLease
 from inbox.database.models import FileExtraction
 from inbox.domain import ClaimedFile, InHand, Outcome
@@ -73,6 +73,7 @@ class Rescuer:
             if rescued is not None:
                 yield rescued
 
+    @retry_when_busy
     def settle(
         self,
         lease: ExpiredLease,
@@ -109,6 +110,7 @@ class Rescuer:
         recorded = work.record_outcomes([outcome for _, outcome in verdicts], session=session)
         return tuple(pair for pair in verdicts if pair[0].doc_id in recorded)
 
+    @retry_when_busy
     def rescue_unleased(self, *, timeout: timedelta) -> int:
         """Take over files that were started by hand, without a lease, and are stale. Returns how many."""
         now = self._clock.now()

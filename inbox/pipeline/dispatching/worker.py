@@ -15,7 +15,7 @@ from datetime import timedelta
 from multiprocessing.connection import Connection
 from typing import Final
 
-from inbox.core.errors import DatabaseUnavailableError
+from inbox.core.errors import DatabaseRefusedError, DatabaseUnavailableError
 from inbox.core.retry import calculate_backoff
 from inbox.database import leasing, work
 from inbox.database.connection import Sessions, retry_when_busy
@@ -40,7 +40,7 @@ PAGE_SECONDS: Final = 0.5
 """A page holds about so much work, so that slow files do not wait behind each other in one process."""
 _ORPHANED: Final = 70
 _PATIENCE_BASE_SECONDS: Final = 0.2
-_PATIENCE_MAX_SECONDS: Final = 10.0
+_PATIENCE_MAX_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,7 @@ class Worker:
         )
         self._finished_tokens: list[str] = []
         self._page_size = 1
+        self._may_have_strays = False
 
     def run(self) -> None:
         """Work until told to drain; then finish the file in hand, record everything, and give the rest back."""
@@ -127,14 +128,21 @@ class Worker:
         self._end_leases()
 
     def _claim_patiently(self) -> Page | None:
-        """Return the next page, as soon as the database gives one; None when told to drain, also meanwhile."""
+        """
+        Return the next page, as soon as the database gives one; None when told to drain, also meanwhile.
+
+        A database that refuses is waited for likewise: the service tells of it, and ending here would mend nothing.
+        """
         failures = 0
         while not self._link.draining:
             try:
-                if failures:
+                if self._may_have_strays:
                     self._give_back_strays()
                 page = self._claim()
-            except DatabaseUnavailableError:
+                if not page.files and self._give_back_strays():
+                    continue
+            except (DatabaseUnavailableError, DatabaseRefusedError):
+                self._may_have_strays = True
                 self._link.say(TROUBLE)
                 self._link.wait(calculate_backoff(failures, _PATIENCE_BASE_SECONDS, _PATIENCE_MAX_SECONDS))
                 failures += 1
@@ -158,14 +166,24 @@ class Worker:
         self._finished_tokens = []
         return page
 
-    def _give_back_strays(self) -> None:
-        """Give back what a claim took whose commit was never confirmed: nobody else would, while our heart beats."""
-        with self._sessions.writing() as session:
+    @retry_when_busy
+    def _give_back_strays(self) -> bool:
+        """
+        Give back what a claim took whose commit was never confirmed; False when there is nothing.
+
+        Nobody else would, while our heart beats. Idle workers look too, since the server may carry a commit out long
+        after its answer was given up.
+        """
+        with self._sessions.reading() as session:
             held = {lease.token for lease in leasing.leases_of(self._plan.owner, session=session)}
-            strays = held - set(self._finished_tokens)
-            for token in strays:
-                work.release_files(token, session=session)
-            leasing.drop_leases(strays, session=session)
+        strays = held - set(self._finished_tokens)
+        if strays:
+            with self._sessions.writing() as session:
+                for token in strays:
+                    work.release_files(token, session=session)
+                leasing.drop_leases(strays, session=session)
+        self._may_have_strays = False
+        return bool(strays)
 
     def _work_off(self, page: Page) -> None:
         began = self._clock.monotonic()
@@ -180,7 +198,10 @@ class Worker:
             done += 1
         self._recorder.flush()
         if done < len(page.files):
-            self._release(page.token)
+            try:
+                self._release(page.token)
+            except DatabaseUnavailableError:
+                return  # we are told to end: with nobody to extend it the lease runs out, and the files are taken over
         self._finished_tokens.append(page.token)
         self._adapt(done, self._clock.monotonic() - began)
 
@@ -189,6 +210,7 @@ class Worker:
         fitting = int(done * PAGE_SECONDS / max(seconds, 1e-6))
         self._page_size = max(1, min(fitting, self._page_size * 4, MAX_PAGE))
 
+    @retry_when_busy
     def _release(self, token: str) -> None:
         with self._sessions.writing() as session:
             released = work.release_files(token, session=session)
@@ -196,7 +218,10 @@ class Worker:
             self._emit(FilesReleased(released))
 
     def _end_leases(self) -> None:
-        with suppress(DatabaseUnavailableError), self._sessions.writing() as session:  # nothing is under them any more
+        with (
+            suppress(DatabaseUnavailableError, DatabaseRefusedError),
+            self._sessions.writing() as session,
+        ):  # nothing is under them any more
             leasing.drop_leases(self._finished_tokens, session=session)
 
     def _seconds_until_due(self) -> float:
@@ -204,7 +229,7 @@ class Worker:
         try:
             with self._sessions.reading() as session:
                 due_at = work.next_due_at(session=session)
-        except DatabaseUnavailableError:
+        except (DatabaseUnavailableError, DatabaseRefusedError):
             return 0.0  # claiming is where we wait for it
         if due_at is None:
             return longest

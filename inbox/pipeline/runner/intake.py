@@ -251,17 +251,18 @@ class Intake:
                     self._recognise(drop, batch)
                 case Underway(batch):
                     self._known[drop.name] = (drop.identity, batch.batch_id)
+                    self._give_back_leftover()  # it may be a claim of ours that counted after its answer was given up
             self._claiming = None
 
     def _give_back_leftover(self) -> None:
-        """Give back what the last round had in hand when the database stopped answering."""
+        """Give back what we claimed and do not have in hand, since the database stopped answering meanwhile."""
         if self._claiming is None:
             return
         batch_id, drop_name = self._claiming
         if self.claimer.give_back(batch_id):
             self.emit(
                 events.BatchReleased(
-                    batch_id, drop_name, "UNFINISHED", "its claim could not be ended in the last round"
+                    batch_id, drop_name, "UNFINISHED", "its claim could not be ended while the database did not answer"
                 )
             )
         self._claiming = None
