@@ -12,7 +12,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened, unannounced_on
+from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened, refuse_to_forget, unannounced_on
 from inbox.app.values import quiet_of, terms_of, timing_of
 from inbox.app.working import spawn_worker
 from inbox.config import Config
@@ -82,6 +82,7 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
             server = ProbeServer(config.http_host, config.http_port, live=probes.live, ready=probes.ready)
             server.start()
             stack.callback(server.stop)
+        refuse_to_forget(config)
         try:
             at_hand = stack.enter_context(
                 opened(config, migrate=config.database_migrate, pause=None if once else stop.pause)
@@ -112,6 +113,7 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
             if stopped:
                 emit(ServiceStopping(stop.reason))
         probes.service, probes.otherwise = None, "stopping"
+        instance.leaves_leases = not daemon.holds_nothing()
         emit(ServiceStopped(round(clock.monotonic() - began, 1)))
     return Verdict(tally.failed, daemon.incomplete_drops(), stopped)
 

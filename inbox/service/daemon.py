@@ -8,12 +8,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from inbox import events
-from inbox.core.errors import DatabaseUnavailableError
+from inbox.core.errors import DatabaseUnavailableError, RetryableError
 from inbox.database import leasing
-from inbox.database.connection import Sessions, ping
+from inbox.database.connection import Sessions, ping, retry_when_busy
 from inbox.events import Emit, Event
 from inbox.lifecycle import BatchState
 from inbox.pipeline.dispatching.supervising import Supervisor
+from inbox.pipeline.instances import base_of
 from inbox.pipeline.rescans import Pace
 from inbox.pipeline.runner import Closing, Intake, Rescuing, is_everything_done
 from inbox.pipeline.watching import scan
@@ -21,6 +22,7 @@ from inbox.service.health import Health
 from inbox.service.legs import Leg
 from inbox.service.lookout import Lookout, MakeWatch
 from inbox.service.questions import Question, ailment
+from inbox.service.troubles import Troubles
 from inbox.utils.clock import Bell, Clock
 from inbox.utils.volume import Volume
 
@@ -84,12 +86,14 @@ class Daemon:
     _at_rest: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
+        troubles = Troubles(self.clock, self.emit)
+
         def make(name: str, round_: Callable[[], None], interval: Callable[[], float]) -> Leg:
-            return Leg(name, round_, interval=interval, clock=self.clock, emit=self.emit)
+            return Leg(name, round_, interval=interval, clock=self.clock, emit=self.emit, troubles=troubles)
 
         self._intake = make("intake", self._take_in, self._until_next_scan)
         self._closing = make("closing", self._close, lambda: _CLOSING_SECONDS)
-        self._rescuing = make("rescuing", self.rescuing.round, lambda: self.rhythm.lease_life.total_seconds() / 4)
+        self._rescuing = make("rescuing", self._rescue, lambda: self.rhythm.lease_life.total_seconds() / 4)
         self._heartbeat = make("heartbeat", self._beat, lambda: self.rhythm.lease_life.total_seconds() / 4)
         self._workers = threading.Thread(target=self.supervisor.run, name="supervisor", daemon=True)
         self._legs = (self._rescuing, self._heartbeat, self._intake, self._closing)
@@ -136,6 +140,17 @@ class Daemon:
                 if self._at_rest and is_everything_done(self.sessions):
                     return
 
+    def holds_nothing(self) -> bool:
+        """Say whether no lease of ours is left, after the end; a database that does not answer in time cannot tell."""
+        question = Question("asking for leases", self._require_no_leases)
+        return ailment(question.put(), PATIENCE_SECONDS) is None
+
+    def _require_no_leases(self) -> None:
+        with self.sessions.reading() as session:
+            owners = leasing.lease_owners(session=session)
+        if any(base_of(owner) == self.owner for owner in owners):
+            raise RetryableError("leases are left")
+
     def incomplete_drops(self) -> dict[str, str]:
         """Return the drops that are quiet and not whole, by name, each with the reason."""
         return {name: reason for name, (_, reason) in sorted(self.intake.waiting.items())}
@@ -174,6 +189,11 @@ class Daemon:
         soon = self.intake.next_look_in()
         return interval if soon is None else min(max(soon, 0.01), interval)
 
+    def _rescue(self) -> None:
+        self._beat()  # after an outage our own leases have expired too, and nobody has died
+        self.rescuing.round()
+
+    @retry_when_busy
     def _beat(self) -> None:
         owners = [self.owner, *self.supervisor.owners()]
         with self.sessions.writing() as session:
