@@ -65,7 +65,9 @@ class Config(BaseSettings):
     )
     database_name: str = Field("inbox", description="Database there.")
     database_max_connections: int = Field(10, ge=1, le=1000, description="Pool size of one process.")
-    database_timeout: Seconds = Field(30.0, description="Seconds to wait for a connection or a lock.")
+    database_timeout: Seconds = Field(
+        30.0, description="Seconds to wait for a connection or a lock; twice that for a statement."
+    )
     database_migrate: bool = Field(default=True, description="Bring the schema up to date at start.")
 
     storage_base_path: Path = Field(Path("/shared"), description="The shared volume.")

@@ -46,7 +46,7 @@ class ServiceStopped(Event):
 
 @dataclass(frozen=True, slots=True)
 class TroubleBegan(Event):
-    """A leg of the service waits: the database or the volume does not answer."""
+    """A leg of the service waits, or the whole service: the volume or the database does not answer. Said once."""
 
     leg: str
     reason: str
@@ -54,7 +54,7 @@ class TroubleBegan(Event):
 
 @dataclass(frozen=True, slots=True)
 class TroubleOver(Event):
-    """The leg goes on."""
+    """Whoever waited goes on; the service, when every leg of it does."""
 
     leg: str
     seconds: float

@@ -1,6 +1,7 @@
 """Opening: settings checked, database connected, schema current; what every command begins with."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,7 +23,8 @@ from inbox.utils.volume import Volume
 
 LOGGER: Final = "inbox"
 _WAIT_BASE_SECONDS: Final = 0.5
-_WAIT_MAX_SECONDS: Final = 10.0
+_WAIT_MAX_SECONDS: Final = 5.0
+_BATCH_ID: Final = re.compile("[0-9a-f]{64}")
 _OWN_SHARE: Final = 0.95
 """What a handler that can end by itself gets of its time, before the worker process is killed for it."""
 
@@ -115,6 +117,27 @@ def _require_file(config: Config) -> None:
             "there is no database yet",
             subject=url.database or "",
             hint="start `inbox run`, or run `inbox db upgrade`; if it runs already, name its folder with --storage",
+        )
+
+
+def refuse_to_forget(config: Config) -> None:
+    """
+    Raise DatabaseRefusedError when the embedded database is gone and what was unpacked by its word is still there.
+
+    An empty one in its place would know nothing of what was done, and everything would be done again.
+    """
+    url = make_url(config.database_url)
+    if url.get_backend_name() != "sqlite" or Path(url.database or "").exists():
+        return
+    try:
+        unpacked = [path for path in volume_of(config).extracted.iterdir() if _BATCH_ID.fullmatch(path.name)]
+    except OSError:
+        return
+    if unpacked:
+        raise DatabaseRefusedError(
+            f"the database file is gone, and {len(unpacked)} batches that it knew are on the volume",
+            subject=url.database or "",
+            hint="put it back from a backup; to begin with an empty one, run `inbox db upgrade`",
         )
 
 

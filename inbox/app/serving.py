@@ -13,7 +13,16 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from inbox.app.mounting import hold_log, keep_log_to, mounted, patiently, require_before_connecting
-from inbox.app.opening import LOGGER, Opened, handler_settings, locality_of, opened, unannounced_on, volume_of
+from inbox.app.opening import (
+    LOGGER,
+    Opened,
+    handler_settings,
+    locality_of,
+    opened,
+    refuse_to_forget,
+    unannounced_on,
+    volume_of,
+)
 from inbox.app.unpacking import spawn_unpacker
 from inbox.app.values import file_for_handler, quiet_of, timing_of
 from inbox.app.working import spawn_worker
@@ -92,6 +101,7 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
             server.start()
             stack.callback(server.stop)
         pause = None if once else stop.pause
+        refuse_to_forget(config)
         try:
             connected = stack.enter_context(opened(config, migrate=config.database_migrate, pause=pause))
             at_hand = patiently(lambda: mounted(connected, clock), pause)
@@ -120,6 +130,7 @@ def serve(config: Config, *, once: bool, on_progress: Callable[[Sessions], None]
             if stopped:
                 emit(ServiceStopping(stop.reason))
         probes.service, probes.otherwise = None, "stopping"
+        instance.leaves_leases = not daemon.holds_nothing()
         emit(ServiceStopped(round(clock.monotonic() - began, 1)))
     return Verdict(tally.failed, daemon.incomplete_drops(), stopped)
 

@@ -39,25 +39,29 @@ def spawn_unpacker(config: Config, volume: Volume, talk: bool, seat: int, owner:
 def run_unpacker(  # noqa: PLR0917 - what a fresh interpreter needs to know
     config: Config, volume: Volume, talk: bool, seat: int, owner: str, parent: int, connection: Connection
 ) -> None:
-    """
-    Be an unpacker process, and end with 0 when told to drain, else with 1 and the reason in the log.
+    """Be an unpacker process, and end with 0 when told to drain, else with 1 and the reason in the log."""
+    end_with(parent)
+    show_as("inbox-unpacker")
+    with in_own_process(config, volume, owner=owner, talk=talk, called=f"unpacker {seat}"):
+        _work(config, volume, owner, Link(connection))
 
-    When the service is gone the kernel ends it, since a decoder that hangs hears nothing, and would keep the drop's
-    lock for ever (prctl(2), PR_SET_PDEATHSIG).
+
+def end_with(parent: int) -> None:
+    """
+    Have the kernel end this process when the one that started it is gone.
+
+    A decoder that hangs hears nothing, and would keep the drop's lock for ever (prctl(2), PR_SET_PDEATHSIG).
     """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was gone before
         os._exit(1)
-    show_as("inbox-unpacker")
-    with in_own_process(config, volume, owner=owner, talk=talk, called=f"unpacker {seat}"):
-        _work(config, volume, owner, Link(connection))
 
 
 def _work(config: Config, volume: Volume, owner: str, link: Link) -> None:
     clock = SystemClock()
     if not wait_for_volume(volume, is_draining=link.is_draining, wait=time.sleep):
         return
-    engine = create_engine(config.model_copy(update={"database_max_connections": 2}))
+    engine = create_engine(config.model_copy(update={"database_max_connections": 2}), makes_file=False)
     require_before_connecting(engine, volume)
     sessions = Sessions(get_session_factory(engine))
     timing = timing_of(config)

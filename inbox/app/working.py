@@ -59,7 +59,7 @@ def _work(  # noqa: PLR0917 - likewise
     if not _wait_for_volume(volume, link):
         return
     excusing = Excusing(volume)
-    engine = create_engine(config.model_copy(update={"database_max_connections": 2}))
+    engine = create_engine(config.model_copy(update={"database_max_connections": 2}), makes_file=False)
     require_before_connecting(engine, volume)
     sessions = Sessions(get_session_factory(engine))
     registry = load_handlers(handler_settings(config))

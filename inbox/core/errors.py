@@ -263,7 +263,12 @@ _SQLSTATE_CLASSES: Final = {
     "57": ErrorType.RETRYABLE,  # operator intervention: shutdown, crash, cannot connect now
     "58": ErrorType.RETRYABLE,  # system error, I/O
 }
-_QUERY_CANCELED: Final = "57014"
+_SQLSTATES: Final = {
+    "57014": ErrorType.TIMEOUT,  # statement timeout
+    "25P03": ErrorType.TIMEOUT,  # idle in a transaction for too long; the session has ended
+    "25P04": ErrorType.TIMEOUT,  # a transaction for too long; likewise
+    "25006": ErrorType.RETRYABLE,  # read-only: a standby, or a server about to be one
+}
 
 
 def _by_sqlstate(error: BaseException) -> ErrorType | None:
@@ -272,9 +277,7 @@ def _by_sqlstate(error: BaseException) -> ErrorType | None:
     state = getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None)
     if not isinstance(state, str):
         return None
-    if state == _QUERY_CANCELED:
-        return ErrorType.TIMEOUT
-    return _SQLSTATE_CLASSES.get(state[:2], ErrorType.PERMANENT)
+    return _SQLSTATES.get(state) or _SQLSTATE_CLASSES.get(state[:2], ErrorType.PERMANENT)
 
 
 _SQLITE_PERMANENT: Final = frozenset(

@@ -5,7 +5,6 @@ Engines, sessions and what their errors mean.
 with the driver's errors turned into the project's own.
 """
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,26 +13,31 @@ from urllib.parse import quote
 
 import sqlalchemy
 from sqlalchemy import URL, Connection, Engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from inbox.core.errors import (
-    RETRYABLE_TYPES,
     ConfigurationError,
     DatabaseBusyError,
     DatabaseRefusedError,
     DatabaseUnavailableError,
     WorkerError,
-    classify_error,
 )
 from inbox.core.retry import retry_with_backoff
+from inbox.database.failures import READ_ONLY_SQLSTATE, translate, translated_errors
+from inbox.database.patience import bounded
 from inbox.database.types import encode_json
 
 READ_ONLY: Final = "inbox_read_only"
-_BUSY_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available
-_BUSY_SQLITE_CODES: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _RECYCLE_SECONDS: Final = 1800
+_STATEMENT_SHARE: Final = 2
+"""A statement may take so many times DATABASE_TIMEOUT: it may wait for a lock as long as that, and then work."""
+_KEEPALIVE: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+_PUT_BACK: Final = "stop inbox, put the database back (the whole of it, or a backup), and start again"
+_ANSWER_SECONDS: Final = 2.0
+"""How much longer than the server's own limit on a statement its answer is waited for."""
+
+__all__ = ["translate", "translated_errors"]
 
 
 class DatabaseSettings(Protocol):
@@ -76,11 +80,12 @@ retry_when_busy = retry_with_backoff(
 """Repeat a whole transaction that lost against another one: a deadlock, a serialization failure, SQLITE_BUSY."""
 
 
-def create_engine(config: DatabaseSettings, *, only_looks: bool = False) -> Engine:
+def create_engine(config: DatabaseSettings, *, only_looks: bool = False, makes_file: bool = True) -> Engine:
     """
     Return a pooled engine with pre-ping and timeouts. Nothing is connected yet.
 
     One that `only_looks` cannot write, and leaves no trace on the volume either; it is for a question of a moment.
+    An SQLite file that is not there is made by the first connection if the engine `makes_file`, and never again.
     Raises ConfigurationError when the URL cannot be used.
     """
     try:
@@ -104,16 +109,61 @@ def create_engine(config: DatabaseSettings, *, only_looks: bool = False) -> Engi
             _make_folder(url.database)
         engine = sqlalchemy.create_engine(url, connect_args={"timeout": timeout, "check_same_thread": False}, **options)
         _prepare_sqlite(engine, timeout, only_looks=only_looks)
+        if not only_looks and url.database not in {None, "", ":memory:"}:
+            _keep_to_one_file(engine, str(make_url(config.database_url).database), makes_file=makes_file)
         return engine
+    engine = sqlalchemy.create_engine(
+        url, connect_args=_postgresql_arguments(timeout, only_looks=only_looks), **options
+    )
+    event.listen(engine, "handle_error", _leave_if_read_only)
+    return engine
+
+
+def _postgresql_arguments(timeout: float, *, only_looks: bool) -> dict[str, Any]:
+    """
+    Bound every wait at both ends: for a connection, a lock, a statement, and for a peer that has vanished.
+
+    A peer that acknowledges nothing is given up by the kernel, here and at the server, whose locks would else stay.
+    """
     milliseconds = int(timeout * 1000)
-    arguments = {
+    settings = {
+        "lock_timeout": milliseconds,
+        "statement_timeout": milliseconds * _STATEMENT_SHARE,
+        "idle_in_transaction_session_timeout": milliseconds,
+        **{f"tcp_{name}": seconds for name, seconds in _KEEPALIVE.items()},
+    }
+    if only_looks:
+        settings["default_transaction_read_only"] = 1
+    return {
         "connect_timeout": max(2, int(timeout)),
         "application_name": "inbox",
-        "keepalives_idle": 30,
-        "options": f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={milliseconds}"
-        + (" -c default_transaction_read_only=on" if only_looks else ""),
+        "tcp_user_timeout": milliseconds,
+        **_KEEPALIVE,
+        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+        "connection_factory": bounded(timeout * _STATEMENT_SHARE + _ANSWER_SECONDS),
     }
-    return sqlalchemy.create_engine(url, connect_args=arguments, **options)
+
+
+def _leave_if_read_only(context: Any) -> None:
+    """Count a server that takes no writes as lost, and every connection to it: the next one may lead to its heir."""
+    if getattr(context.original_exception, "pgcode", None) == READ_ONLY_SQLSTATE:
+        context.is_disconnect = True
+
+
+@contextmanager
+def unhurried(connection: Connection, seconds: float) -> Iterator[None]:
+    """Let statements of the transaction take so long, as those of a migration may."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    driver: Any = connection.connection.dbapi_connection
+    before = driver.longest_seconds
+    connection.execute(text(f"SET LOCAL statement_timeout = {int(seconds * 1000)}"))
+    driver.longest_seconds = seconds + _ANSWER_SECONDS
+    try:
+        yield
+    finally:
+        driver.longest_seconds = before
 
 
 def get_session_factory(engine: Engine) -> sessionmaker[Session]:
@@ -168,47 +218,19 @@ test_connection.__test__ = False  # type: ignore[attr-defined] # a public functi
 
 
 def ping(engine: Engine) -> None:
-    """Ask the database a trivial question; raises what `get_session` raises."""
+    """Ask the database whether it is there and takes writes; raises what `get_session` raises."""
     with translated_errors(), engine.connect().execution_options(**{READ_ONLY: True}) as connection:
-        connection.execute(text("SELECT 1"))
+        if connection.dialect.name == "postgresql":
+            if connection.execute(text("SHOW transaction_read_only")).scalar_one() == "on":
+                connection.invalidate()
+                raise DatabaseUnavailableError("the database takes no writes", hint="is it a standby?")
+        else:
+            connection.execute(text("SELECT 1"))
 
 
 def close(engine: Engine) -> None:
     """Close every pooled connection; the engine may be used again and then opens new ones."""
     engine.dispose()
-
-
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turn the driver's and SQLAlchemy's errors into the project's own, without statement or parameters."""
-    try:
-        yield
-    except SQLAlchemyError as error:
-        raise translate(error) from error
-
-
-def translate(error: SQLAlchemyError) -> WorkerError:
-    """Return the project's error for one of SQLAlchemy's: busy, unavailable or refused."""
-    if isinstance(error, PoolTimeoutError):
-        return DatabaseUnavailableError(
-            "no database connection became free in time", hint="raise DATABASE_MAX_CONNECTIONS"
-        )
-    origin = error.orig if isinstance(error, DBAPIError) else error
-    what = " ".join(str(origin).split())
-    if _is_busy(origin):
-        return DatabaseBusyError(f"the database is busy: {what}")
-    if classify_error(error) in RETRYABLE_TYPES:
-        return DatabaseUnavailableError(
-            f"the database does not answer: {what}", hint="check that it runs, and DATABASE_URL with `inbox check`"
-        )
-    return DatabaseRefusedError(f"the database refuses: {what}", hint="is the schema current? run `inbox db upgrade`")
-
-
-def _is_busy(origin: BaseException | None) -> bool:
-    if getattr(origin, "pgcode", None) in _BUSY_SQLSTATES:
-        return True
-    code = getattr(origin, "sqlite_errorcode", None)
-    return isinstance(code, int) and code & 0xFF in _BUSY_SQLITE_CODES
 
 
 def _make_folder(database: str | None) -> None:
@@ -257,3 +279,38 @@ def _prepare_sqlite(engine: Engine, timeout: float, *, only_looks: bool) -> None
     def _begun(connection: Connection) -> None:
         deferred = connection.get_execution_options().get(READ_ONLY)
         connection.exec_driver_sql("BEGIN DEFERRED" if deferred else "BEGIN IMMEDIATE")
+
+
+def _keep_to_one_file(engine: Engine, name: str, *, makes_file: bool) -> None:
+    """
+    Refuse to go on when the file was deleted or another one put in its place.
+
+    SQLite would write on into the deleted one, and make an empty one for the next connection.
+    """
+    known: list[tuple[int, int]] = []
+
+    def require_the_file() -> None:
+        try:
+            status = Path(name).stat()
+        except OSError as error:
+            if known or not makes_file:
+                raise DatabaseRefusedError(
+                    f"the database file is gone: {error.strerror}", subject=name, hint=_PUT_BACK
+                ) from error
+            return
+        if known and known[0] != (status.st_dev, status.st_ino):
+            raise DatabaseRefusedError("the database file was replaced under our hands", subject=name, hint=_PUT_BACK)
+
+    @event.listens_for(engine, "do_connect")
+    def _connecting(_dialect: object, _record: object, _arguments: object, _options: object) -> None:
+        require_the_file()
+
+    @event.listens_for(engine, "connect")
+    def _connected(_connection: object, _record: object) -> None:
+        if not known:
+            status = Path(name).stat()
+            known.append((status.st_dev, status.st_ino))
+
+    @event.listens_for(engine, "checkout")
+    def _used(_connection: object, _record: object, _proxy: object) -> None:
+        require_the_file()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import Connection, Engine, inspect, text
 
 from inbox.core.errors import DatabaseRefusedError
-from inbox.database.connection import READ_ONLY, retry_when_busy, translated_errors
+from inbox.database.connection import READ_ONLY, retry_when_busy, translated_errors, unhurried
 
 if TYPE_CHECKING:
     from alembic.config import Config as AlembicConfig
@@ -22,6 +22,7 @@ HEAD: Final = "0005"
 
 VERSION_TABLE: Final = "inbox_schema"
 _FOLDER: Final = Path(__file__).with_name("migrations")
+_LONGEST_SECONDS: Final = 3600.0
 _ADVISORY_LOCK: Final = 0x696E626F78  # "inbox"
 
 
@@ -48,7 +49,8 @@ def upgrade(engine: Engine) -> bool:
         if found == HEAD:
             return False
         _refuse_unknown(found)
-        _run(connection)
+        with unhurried(connection, _LONGEST_SECONDS):
+            _run(connection)
     return True
 
 

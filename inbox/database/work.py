@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from inbox.database.leasing import drop_leases, new_token, open_lease
 from inbox.database.models import FILES, FileExtraction
-from inbox.database.pages import as_page, as_recordset, is_postgresql
+from inbox.database.pages import as_page, as_recordset, in_pages, is_postgresql
 from inbox.database.turns import HAS_TURN, WAITS, keep_to_indexes, turn_after_release, turn_being_served
 from inbox.domain import ClaimedFile, Outcome
 from inbox.lifecycle import LEASED_FILE_STATES, FileState
@@ -135,6 +135,23 @@ def record_outcomes(outcomes: Sequence[Outcome], *, session: Session) -> set[str
         if not _is_about_a_value(error):
             raise
         return _record_without_the_poison(outcomes, error, session)
+
+
+def find_recorded(outcomes: Sequence[Outcome], *, session: Session) -> set[str]:
+    """
+    Return the doc_ids whose row carries this very outcome, for a writer that never heard whether its commit counted.
+
+    No other attempt ends in the same microsecond with the same duration, and is due again in the same one.
+    """
+    wanted = {outcome.doc_id: outcome for outcome in outcomes}
+    found: set[str] = set()
+    for page in in_pages(list(wanted)):
+        query = select(FILES.c.doc_id, FILES.c.due_at, FILES.c.processing_duration_ms).where(FILES.c.doc_id.in_(page))
+        for doc_id, due_at, duration_ms in session.execute(query):
+            values = _values(wanted[doc_id])
+            if (due_at, duration_ms) == (values["due_at"], values["processing_duration_ms"]):
+                found.add(doc_id)
+    return found
 
 
 _VALUE_REFUSED: Final = frozenset({"54000", "54001", "22P05", "22P02"})  # limits, untranslatable or invalid text

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from inbox.core.errors import RetryableError, StorageError
 from inbox.database import batches
 from inbox.database.batches import BatchRecord
-from inbox.database.connection import Sessions
+from inbox.database.connection import Sessions, retry_when_busy
 from inbox.domain import BatchLease, Drop
 from inbox.lifecycle import FINAL_BATCH_STATES, BatchState
 from inbox.utils.clock import Clock
@@ -207,6 +207,7 @@ class Claimer:
         self.owner = owner
         self._life = life
 
+    @retry_when_busy
     def claim(self, batch_id: str, drop: Drop, *, drop_name: str, zip_path: str) -> Claim:
         """
         Say what this content is to us: ours to extract now, known from before, or already under way.
@@ -230,11 +231,13 @@ class Claimer:
             lease = batches.lease_batch(batch_id, self.owner, now=now, life=self._life, session=session)
         return Claimed(lease) if lease is not None else Underway(record)
 
+    @retry_when_busy
     def give_back(self, batch_id: str) -> bool:
         """Give back what an earlier claim of ours may have left on this batch: see `give_back`."""
         return give_back(batch_id, self.owner, self._sessions, self._clock)
 
 
+@retry_when_busy
 def give_back(batch_id: str, owner: str, sessions: Sessions, clock: Clock) -> bool:
     """
     Give back, uncounted, the lease that an earlier claim of this owner may have left on a batch; True when it had.

@@ -57,6 +57,8 @@ class Instance:
         self.slots_path = _slots_path(folder, self.owner)
         self._workers = workers
         self.slots: Slots | None = None
+        self.leaves_leases = False
+        """Whether leases of ours may be left: then the mark stays, and tells the next service that we are gone."""
 
     def __enter__(self) -> Self:
         try:
@@ -74,7 +76,8 @@ class Instance:
     ) -> None:
         if self.slots is not None:
             self.slots.close()
-        _remove(self._folder, self.owner)
+        if not self.leaves_leases:
+            _remove(self._folder, self.owner)
         self._lock.release()
 
     def find_dead(self, owners: Collection[str]) -> dict[str, list[InHand]]:

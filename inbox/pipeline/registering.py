@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from inbox.core.errors import LeaseLostError, PermanentError
+from inbox.core.errors import DatabaseUnavailableError, LeaseLostError, PermanentError
 from inbox.core.idempotency import ensure_idempotent_files
-from inbox.database import runs, turns
+from inbox.database import batches, runs, turns
 from inbox.database.connection import Sessions, retry_when_busy
 from inbox.database.pages import in_pages
 from inbox.domain import BatchLease, Extraction, derive_doc_id
@@ -24,14 +24,29 @@ class Registrar:
         self._clock = clock
         self._extracted_folder = extracted_folder
 
-    @retry_when_busy
     def register(self, lease: BatchLease, extraction: Extraction) -> str:
         """
         Give every member its row and return the run that begins.
 
-        Raises LeaseLostError when another worker has taken the batch over; nothing is written then.
+        When the answer to the commit is lost, the database is asked whether it counted. Raises LeaseLostError when
+        another worker has taken the batch over; nothing is written then.
         """
         run_id = uuid.uuid4().hex
+        try:
+            self._write(lease, extraction, run_id)
+        except DatabaseUnavailableError:
+            if not self._has_begun(lease.batch_id, run_id):
+                raise
+        return run_id
+
+    @retry_when_busy
+    def _has_begun(self, batch_id: str, run_id: str) -> bool:
+        with self._sessions.reading() as session:
+            record = batches.find_batches([batch_id], session=session).get(batch_id)
+        return record is not None and record.run_id == run_id
+
+    @retry_when_busy
+    def _write(self, lease: BatchLease, extraction: Extraction, run_id: str) -> None:
         now = self._clock.now()
         with self._sessions.writing() as session:
             rows = self._rows(lease.batch_id, run_id, extraction, now, turns.next_turn(session))
@@ -49,7 +64,6 @@ class Registrar:
             )
             if not begun:
                 raise LeaseLostError("another worker has taken the batch over", subject=lease.batch_id)
-        return run_id
 
     def _rows(
         self, batch_id: str, run_id: str, extraction: Extraction, now: datetime, first_turn: int

@@ -145,6 +145,7 @@ class Rescuer:
         handler, version = self._handler_of(claimed)
         return replace(outcome, handler=handler, handler_version=version)
 
+    @retry_when_busy
     def rescue_unleased(self, *, timeout: timedelta) -> int:
         """
         Take over files that were started by hand, without a lease, and have been in processing for so long.

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from inbox.database import queries, runs
+from inbox.core.errors import DatabaseUnavailableError
+from inbox.database import batches, queries, runs
 from inbox.database.batches import BatchRecord
 from inbox.database.connection import Sessions, retry_when_busy
 from inbox.database.operations import create_or_update_run_summary, get_batch_statistics, mark_batch_completed
@@ -41,10 +42,32 @@ class Summariser:
         with self._sessions.reading() as session:
             return runs.find_finished_batches(session=session)
 
-    @retry_when_busy
     def close(self, batch_id: str) -> Closing | None:
-        """Write the summary and the final state in one transaction; None means somebody else did, or is doing it."""
+        """
+        Write the summary and the final state in one transaction; None means somebody else did, or is doing it.
+
+        When the answer to the commit is lost, the database is asked whether it counted.
+        """
         now = self._clock.now()
+        try:
+            return self._close(batch_id, now)
+        except DatabaseUnavailableError:
+            closed = self._find_closed(batch_id, now)
+            if closed is None:
+                raise
+            return closed
+
+    @retry_when_busy
+    def _find_closed(self, batch_id: str, completed_at: datetime) -> Closing | None:
+        with self._sessions.reading() as session:
+            batch = batches.find_batches([batch_id], session=session).get(batch_id)
+            if batch is None or batch.completed_at != completed_at:
+                return None
+            counts = get_batch_statistics(batch_id, session=session)
+        return Closing(batch, batch.state, counts, (completed_at - (batch.started_at or completed_at)).total_seconds())
+
+    @retry_when_busy
+    def _close(self, batch_id: str, now: datetime) -> Closing | None:
         with self._sessions.writing() as session:
             batch = runs.lock_for_closing(batch_id, session=session)
             if batch is None:

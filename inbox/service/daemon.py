@@ -8,12 +8,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from inbox import events
-from inbox.core.errors import DatabaseUnavailableError
+from inbox.core.errors import DatabaseUnavailableError, RetryableError
+from inbox.database import leasing
 from inbox.database.connection import Sessions, ping
 from inbox.database.leasing import HEARTBEAT_SHARE
 from inbox.events import Emit, Event
 from inbox.lifecycle import BatchState
 from inbox.pipeline.dispatching.supervising import Supervisor
+from inbox.pipeline.instances import base_of
 from inbox.pipeline.rescans import Pace
 from inbox.pipeline.runner import Closing, Heartbeat, Intake, Rescuing, is_everything_done
 from inbox.pipeline.watching import scan
@@ -21,6 +23,7 @@ from inbox.service.health import Health
 from inbox.service.legs import Leg
 from inbox.service.lookout import Lookout, MakeWatch
 from inbox.service.questions import Question, ailment
+from inbox.service.troubles import Troubles
 from inbox.utils.clock import Bell, Clock
 from inbox.utils.volume import Volume
 
@@ -88,10 +91,20 @@ class Daemon:
     _rounds_ended: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
+        troubles = Troubles(self.clock, self.emit)
+
         def make(
             name: str, round_: Callable[[], None], interval: Callable[[], float], longest_wait: float = 30.0
         ) -> Leg:
-            return Leg(name, round_, interval=interval, clock=self.clock, emit=self.emit, longest_wait=longest_wait)
+            return Leg(
+                name,
+                round_,
+                interval=interval,
+                clock=self.clock,
+                emit=self.emit,
+                longest_wait=longest_wait,
+                troubles=troubles,
+            )
 
         self._intake = make("intake", self._take_in, self._until_next_scan)
         self._closing = make("closing", self._close, lambda: _CLOSING_SECONDS)
@@ -164,6 +177,17 @@ class Daemon:
                     self._intake.bell.ring()
                 elif self._rounds_ended >= last_round:
                     return
+
+    def holds_nothing(self) -> bool:
+        """Say whether no lease of ours is left, after the end; a database that does not answer in time cannot tell."""
+        question = Question("asking for leases", self._require_no_leases)
+        return ailment(question.put(), PATIENCE_SECONDS) is None
+
+    def _require_no_leases(self) -> None:
+        with self.sessions.reading() as session:
+            owners = leasing.lease_owners(session=session)
+        if any(base_of(owner) == self.owner for owner in owners):
+            raise RetryableError("leases are left")
 
     def incomplete_drops(self) -> dict[str, str]:
         """Return the drops that are quiet and not whole, by name, each with the reason."""

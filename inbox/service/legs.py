@@ -1,9 +1,9 @@
 """
 A leg: one round, again and again, in a thread of its own.
 
-Trouble with the database or the volume does not end a leg: it says so once, waits with backoff, and says when it goes
-on. Trouble of one drop alone does not hold up the others: the next round comes when it is due. A surprise is logged
-with its traceback and treated the same, since a service that ends has helped nobody.
+Trouble with the database or the volume does not end a leg: that is told once, the leg waits with backoff, and it is
+told when it goes on. Trouble of one drop alone does not hold up the others: the next round comes when it is due. A
+surprise is logged with its traceback and treated the same, since a service that ends has helped nobody.
 """
 
 import logging
@@ -13,12 +13,15 @@ from typing import Final
 
 from inbox.core.errors import RetryableError, StorageError, describe_error
 from inbox.core.retry import calculate_backoff
-from inbox.events import Emit, TroubleBegan, TroubleOver
+from inbox.events import Emit
+from inbox.service.troubles import Troubles, is_of_database
 from inbox.utils.clock import Bell, Clock
 
 _logger = logging.getLogger("inbox")
 _BASE_SECONDS: Final = 0.5
 _LONGEST_SECONDS: Final = 30.0
+_LONGEST_WITHOUT_DATABASE_SECONDS: Final = 5.0
+"""Asking for a connection costs little, and everybody waits for the answer."""
 
 
 class Leg:
@@ -37,6 +40,7 @@ class Leg:
         clock: Clock,
         emit: Emit,
         longest_wait: float = _LONGEST_SECONDS,
+        troubles: Troubles | None = None,
     ) -> None:
         self.name = name
         self.bell = Bell()
@@ -45,9 +49,8 @@ class Leg:
         """Whether the trouble is that of all drops, and not of one alone."""
         self._round = round_
         self._interval = interval
-        self._clock = clock
-        self._emit = emit
         self._longest_wait = longest_wait
+        self._troubles = troubles or Troubles(clock, emit)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -73,24 +76,24 @@ class Leg:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        failures, since = 0, 0.0
+        failures = 0
         while not self.is_stopping:
             try:
                 self._round()
             except Exception as error:  # noqa: BLE001 - a leg goes on, whatever happens in a round
-                if not failures:
-                    since = self._clock.monotonic()
                 self._complain(error)
                 self.is_held_up = not (isinstance(error, StorageError) and not error.is_for_all)
                 if not self.is_held_up:
                     self._rest()
                 else:
-                    self._stopping.wait(calculate_backoff(failures, _BASE_SECONDS, self._longest_wait))
+                    longest = _LONGEST_WITHOUT_DATABASE_SECONDS if is_of_database(error) else _LONGEST_SECONDS
+                    longest = min(longest, self._longest_wait)
+                    self._stopping.wait(calculate_backoff(failures, _BASE_SECONDS, longest))
                 failures += 1
                 continue
             if failures:
-                self._emit(TroubleOver(self.name, round(self._clock.monotonic() - since, 1)))
                 failures, self.trouble, self.is_held_up = 0, None, False
+                self._troubles.end(self.name)
             self._rest()
 
     def _rest(self) -> None:
@@ -99,9 +102,7 @@ class Leg:
 
     def _complain(self, error: Exception) -> None:
         """Say each trouble once."""
-        reason = describe_error(error)
-        if reason != self.trouble:
-            self.trouble = reason
-            self._emit(TroubleBegan(self.name, reason))
-            if not isinstance(error, RetryableError):
-                _logger.error("%s met a surprise", self.name, exc_info=error)
+        self.trouble = describe_error(error)
+        is_new = self._troubles.begin(self.name, error)
+        if is_new and not isinstance(error, RetryableError) and not is_of_database(error):
+            _logger.error("%s met a surprise", self.name, exc_info=error)

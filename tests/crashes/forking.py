@@ -4,7 +4,7 @@ A Python that has everything imported, and forks what would else be started afre
     python tests/crashes/forking.py
 
 reads a JSON object per line, `{"arguments": […], "environment": {…}, "folder": "…"}`, runs `inbox` with it in a fork of
-its own, and prints the exit status, negative for a signal. Worker processes come from a fork server likewise.
+its own, and prints the exit status, negative for a signal. Its worker and unpacker processes come from a fork server likewise.
 """
 
 import json
@@ -18,9 +18,16 @@ from multiprocessing import forkserver, popen_forkserver
 from pathlib import Path
 from typing import Final
 
-from inbox.app.working import WorkerProcess
+from inbox.app.processes import OwnProcess
 
-IMPORTED: Final = ["inbox.app.working", "inbox.app.serving", "inbox.handlers.documents", "handlers_for_processes"]
+IMPORTED: Final = [
+    "inbox.app.working",
+    "inbox.app.unpacking",
+    "inbox.app.serving",
+    "inbox.handlers.documents",
+    "handlers_for_processes",
+    "forked_unpackers",
+]
 
 
 class Forking:
@@ -72,7 +79,7 @@ def _see_to_the_fork_server() -> None:
     """A fork server whose client is killed in the middle of a word dies of it."""
     while True:
         forkserver.ensure_running()
-        first = WorkerProcess(target=int)
+        first = OwnProcess(target=int)
         with suppress(OSError, EOFError):
             first.start()
             first.join()
@@ -86,7 +93,7 @@ def main() -> None:
     forkserver.set_forkserver_preload(IMPORTED)
     for name in IMPORTED:
         __import__(name)
-    WorkerProcess._Popen = staticmethod(popen_forkserver.Popen)
+    OwnProcess._Popen = staticmethod(popen_forkserver.Popen)
     _see_to_the_fork_server()
     print("ready", file=answers, flush=True)
     for line in sys.stdin:

@@ -14,7 +14,7 @@ from inbox.events import Emit, attempt_event
 
 GROUP_SIZE: Final = 1000
 GROUP_SECONDS: Final = 0.1
-_PATIENCE_SECONDS: Final = 10.0
+_PATIENCE_SECONDS: Final = 5.0
 
 
 def _nothing() -> None:
@@ -44,6 +44,8 @@ class Recorder:
         self._on_trouble = on_trouble
         self._on_relief = on_relief
         self._troubled = False
+        self._is_in_doubt = False
+        """Whether the group may have been written, and the answer lost."""
         self._group: list[tuple[ClaimedFile, Outcome]] = []
         self._lock = threading.Lock()
         self._filled = threading.Event()
@@ -90,16 +92,28 @@ class Recorder:
             return
         counted = self._record_patiently([outcome for _, outcome in self._group])
         group, self._group = self._group, []
+        self._is_in_doubt = False
         if self._troubled:
             self._troubled = False
             self._on_relief()
         for claimed, outcome in group:
             self._emit(attempt_event(claimed, outcome, counts=outcome.doc_id in counted))
 
-    @retry_when_busy
     def _record(self, outcomes: list[Outcome]) -> set[str]:
+        try:
+            return self._write(outcomes)
+        except DatabaseUnavailableError:
+            self._is_in_doubt = True
+            raise
+
+    @retry_when_busy
+    def _write(self, outcomes: list[Outcome]) -> set[str]:
+        """Write the group; after an answer that was lost, what was written then counts as well."""
         with self._sessions.writing() as session:
-            return work.record_outcomes(outcomes, session=session)
+            counted = work.record_outcomes(outcomes, session=session)
+            if self._is_in_doubt and len(counted) < len(outcomes):
+                counted |= work.find_recorded(outcomes, session=session)
+        return counted
 
     def _complain(self) -> None:
         self._troubled = True

@@ -17,7 +17,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Final
 
-from inbox.core.errors import DatabaseUnavailableError, StorageError, WorkerError
+from inbox.core.errors import DatabaseRefusedError, DatabaseUnavailableError, StorageError, WorkerError
 from inbox.core.retry import calculate_backoff
 from inbox.database import leasing, work
 from inbox.database.connection import Sessions, retry_when_busy
@@ -48,7 +48,7 @@ PAGE_SECONDS: Final = 0.5
 ORPHANED: Final = 70
 _LAST_WORDS_SECONDS: Final = 2.0
 _PATIENCE_BASE_SECONDS: Final = 0.2
-_PATIENCE_MAX_SECONDS: Final = 10.0
+_PATIENCE_MAX_SECONDS: Final = 5.0
 
 
 def _nothing() -> None:
@@ -171,6 +171,7 @@ class Worker:
         self._trouble_since: float | None = None
         self._page_size = 1
         self._lets_others_first = False
+        self._may_have_strays = False
         self._process = os.getpid()
 
     def run(self) -> None:
@@ -188,7 +189,11 @@ class Worker:
         self._end_leases()
 
     def _claim_patiently(self) -> tuple[Page, Hold] | None:
-        """Return the next page, as soon as volume and database allow; None when told to drain, also meanwhile."""
+        """
+        Return the next page, as soon as volume and database allow; None when told to drain, also meanwhile.
+
+        A database that refuses is waited for likewise: the service tells of it, and ending here would mend nothing.
+        """
         failures = 0
         while not self._link.draining:
             if wait := self._pausing.seconds_until_claim():
@@ -196,10 +201,13 @@ class Worker:
                 continue
             try:
                 self._require_volume()
-                if failures:
+                if self._may_have_strays:
                     self._give_back_strays()
                 claim = self._claim()
-            except (DatabaseUnavailableError, StorageError):
+                if not claim[0].files and self._give_back_strays():
+                    continue
+            except (DatabaseUnavailableError, DatabaseRefusedError, StorageError):
+                self._may_have_strays = True
                 self._link.say(TROUBLE)
                 self._link.wait(calculate_backoff(failures, _PATIENCE_BASE_SECONDS, _PATIENCE_MAX_SECONDS))
                 failures += 1
@@ -247,14 +255,24 @@ class Worker:
         hold = Hold(page.token, self._plan.lease_life, self._sessions, self._clock, confirmed_at=began)
         return page, hold
 
-    def _give_back_strays(self) -> None:
-        """Give back what a claim took whose commit was never confirmed: nobody else would, while our heart beats."""
-        with self._sessions.writing() as session:
+    @retry_when_busy
+    def _give_back_strays(self) -> bool:
+        """
+        Give back what a claim took whose commit was never confirmed; False when there is nothing.
+
+        Nobody else would, while our heart beats. Idle workers look too, since the server may carry a commit out long
+        after its answer was given up.
+        """
+        with self._sessions.reading() as session:
             held = {lease.token for lease in leasing.leases_of(self._plan.owner, session=session)}
-            strays = held - set(self._finished_tokens)
-            leasing.drop_leases(strays, session=session)  # before the files, as whoever takes over does
-            for token in strays:
-                work.release_files(token, session=session)
+        strays = held - set(self._finished_tokens)
+        if strays:
+            with self._sessions.writing() as session:
+                leasing.drop_leases(strays, session=session)  # before the files, as whoever takes over does
+                for token in strays:
+                    work.release_files(token, session=session)
+        self._may_have_strays = False
+        return bool(strays)
 
     def _work_off(self, page: Page, hold: Hold) -> None:
         began = self._clock.monotonic()
@@ -282,11 +300,15 @@ class Worker:
                 self._record(partial(self._recorder.add, claimed, outcome))
         self._record(self._recorder.flush)
         self._slots.put_down(self._plan.slot)
-        self._pausing.end_page(page.token)
-        if not held:
-            self._emit(LeaseLost(self._plan.slot, left))
-        elif left:
-            self._release(page.token)
+        try:
+            self._pausing.end_page(page.token)
+            if not held:
+                self._emit(LeaseLost(self._plan.slot, left))
+            elif left:
+                self._release(page.token)
+        except DatabaseUnavailableError:
+            self._may_have_strays = True  # they go back before the next claim; if we end now, the lease runs out
+            return
         self._finished_tokens.append(page.token)
         self._adapt(done, self._clock.monotonic() - began)
 
@@ -320,6 +342,7 @@ class Worker:
         fitting = int(done * PAGE_SECONDS / max(seconds, 1e-6)) if done else MAX_PAGE  # all of it was put off at once
         self._page_size = max(1, min(fitting, self._page_size * 4, MAX_PAGE))
 
+    @retry_when_busy
     def _release(self, token: str) -> None:
         with self._sessions.writing() as session:
             released = work.release_files(token, session=session)
@@ -327,7 +350,10 @@ class Worker:
             self._emit(FilesReleased(released))
 
     def _end_leases(self) -> None:
-        with suppress(DatabaseUnavailableError), self._sessions.writing() as session:  # nothing is under them any more
+        with (
+            suppress(DatabaseUnavailableError, DatabaseRefusedError),
+            self._sessions.writing() as session,
+        ):  # nothing is under them any more
             leasing.drop_leases(self._finished_tokens, session=session)
 
     def _seconds_until_due(self) -> float:
@@ -335,7 +361,7 @@ class Worker:
         try:
             with self._sessions.reading() as session:
                 due_at = work.next_due_at(session=session)
-        except DatabaseUnavailableError:
+        except (DatabaseUnavailableError, DatabaseRefusedError):
             return 0.0  # claiming is where we wait for it
         if due_at is None:
             self._pausing.end()

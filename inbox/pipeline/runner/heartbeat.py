@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from inbox.database import leasing
-from inbox.database.connection import Sessions
+from inbox.database.connection import Sessions, retry_when_busy
 from inbox.pipeline.observing import Observer
 from inbox.utils.clock import Clock
 
@@ -28,10 +28,14 @@ class Heartbeat:
     def round(self) -> None:
         """Raises DatabaseUnavailableError; the observation begins anew then, so that the others may beat first too."""
         try:
-            with self.sessions.writing() as session:
-                leasing.extend_leases(self.owners(), now=self.clock.now(), life=self.life, session=session)
+            self._beat()
         except BaseException:
             self.observer.forget()
             raise
         if self.observer.look():
             self.on_over()
+
+    @retry_when_busy
+    def _beat(self) -> None:
+        with self.sessions.writing() as session:
+            leasing.extend_leases(self.owners(), now=self.clock.now(), life=self.life, session=session)

@@ -285,10 +285,7 @@ class Intake:
         while self._left:
             left = self._left[0]
             if give_back(left.batch_id, left.owner, self.sessions, self.clock):
-                self.emit(
-                    events.BatchReleased(
-                        left.batch_id, left.drop_name, "UNFINISHED", "its claim could not be ended in the last round"
-                    )
-                )
+                reason = "its claim could not be ended while the database did not answer"
+                self.emit(events.BatchReleased(left.batch_id, left.drop_name, "UNFINISHED", reason))
             self._left.pop(0)
             self.on_registered()  # its end may have counted all the same

@@ -141,7 +141,14 @@ class Taker:
                 case KnownBefore(batch):
                     return self._recognise(drop, batch)
                 case HeldElsewhere(batch):
+                    self._give_back_late_claim(self._claiming)
                     return Underway(batch.batch_id)
+
+    def _give_back_late_claim(self, claiming: Claiming) -> None:
+        """Give back what a claim of ours took that counted only after its answer was given up."""
+        if self.claimer.give_back(claiming.batch_id):
+            reason = "its claim could not be ended while the database did not answer"
+            self.emit(events.BatchReleased(claiming.batch_id, claiming.drop_name, "UNFINISHED", reason))
 
     def _recognise(self, drop: Drop, batch: BatchRecord) -> Fate:
         if batch.state is BatchState.EXTRACTING:

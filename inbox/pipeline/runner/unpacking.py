@@ -23,7 +23,7 @@ from inbox.core.errors import (
 )
 from inbox.core.retry import calculate_backoff
 from inbox.database import batches, leasing
-from inbox.database.connection import Sessions
+from inbox.database.connection import Sessions, retry_when_busy
 from inbox.domain import BatchLease, Extraction
 from inbox.events import Emit
 from inbox.lifecycle import BatchState
@@ -97,6 +97,7 @@ class Unpacker:
         self._tell(lease, extraction, extracted - began, time.perf_counter() - extracted)
         return Done(lease.batch_id)
 
+    @retry_when_busy
     def _still_held(self, lease: BatchLease) -> bool:
         with self.sessions.writing() as session:
             return leasing.confirm_lease(
@@ -120,9 +121,16 @@ class Unpacker:
 
     def _end(self, lease: BatchLease, state: BatchState, error: WorkerError) -> Fate:
         """End a batch that never got members, unless another worker has taken it over."""
+        if not self._write_end(lease, state, error):
+            return self._lose(lease, "another worker has taken the batch over")
+        self.emit(events.BatchRefused(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
+        return Done(lease.batch_id)
+
+    @retry_when_busy
+    def _write_end(self, lease: BatchLease, state: BatchState, error: WorkerError) -> bool:
         now = self.clock.now()
         with self.sessions.writing() as session:
-            ended = batches.finish_extraction(
+            return batches.finish_extraction(
                 lease,
                 state,
                 now=now,
@@ -131,10 +139,6 @@ class Unpacker:
                 error_message=str(error),
                 completed_at=now,
             )
-        if not ended:
-            return self._lose(lease, "another worker has taken the batch over")
-        self.emit(events.BatchRefused(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
-        return Done(lease.batch_id)
 
     def _lose(self, lease: BatchLease, reason: str) -> Fate:
         self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, "LEASE_LOST", reason))
@@ -143,21 +147,19 @@ class Unpacker:
     def _give_back(self, lease: BatchLease, error: RetryableError, setbacks: int) -> Fate:
         """Let it wait, longer each time, unless another worker has taken it over."""
         wait = 0.0 if error.reason_code == "STOPPED" else calculate_backoff(min(setbacks + 1, _LONGEST_SETBACKS))
-        now = self.clock.now()
-        with self.sessions.writing() as session:
-            given_back = batches.release_batch(
-                lease,
-                due_at=now + timedelta(seconds=wait),
-                counted=False,
-                now=now,
-                session=session,
-                reason=str(error),
-            )
-        if not given_back:  # whoever took it over has also cleared away what we were writing
-            return self._lose(lease, "another worker has taken the batch over")
+        if not self._release(lease, wait, str(error)):  # whoever took it over has also cleared away what we wrote
+            return self._lose(lease, f"another worker has taken the batch over, and here: {error}")
         self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
         return GivenBack(lease.batch_id, error, wait)
 
+    @retry_when_busy
+    def _release(self, lease: BatchLease, wait_seconds: float, reason: str) -> bool:
+        now = self.clock.now()
+        due_at = now + timedelta(seconds=wait_seconds)
+        with self.sessions.writing() as session:
+            return batches.release_batch(lease, due_at=due_at, counted=False, now=now, session=session, reason=reason)
+
+    @retry_when_busy
     def _forget(self, lease: BatchLease) -> None:
         with self.sessions.writing() as session:
             batches.forget_batch(lease.batch_id, token=lease.token, session=session)
