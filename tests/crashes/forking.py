@@ -4,7 +4,8 @@ A Python that has everything imported, and forks what would else be started afre
     python tests/crashes/forking.py
 
 reads a JSON object per line, `{"arguments": […], "environment": {…}, "folder": "…"}`, runs `inbox` with it in a fork of
-its own, and prints the exit status, negative for a signal. Its worker and unpacker processes come from a fork server likewise.
+its own, and prints the exit status, negative for a signal. Its worker and unpacker processes come from a fork server
+likewise.
 """
 
 import json
