@@ -91,6 +91,7 @@ def _see_to_the_fork_server() -> None:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where the workers log to
+    os.environ["PYTHONPATH"] = f"{Path(__file__).parent}:{os.environ['PYTHONPATH']}"  # of the fork server, to come
     forkserver.set_forkserver_preload(IMPORTED)
     for name in IMPORTED:
         __import__(name)

@@ -77,7 +77,8 @@ class Dropper:
             self.on_the_way[name] = len(content.members)
         if is_withdrawn:
             yield chance.choice((0.0, 0.3, 1.0))
-            yield from patiently(lambda: path.unlink(missing_ok=True))
+            for left in (path, hidden_beside(path)):
+                yield from patiently(lambda left=left: left.unlink(missing_ok=True))
 
 
 def name_of(seed: int, number: int) -> str:
@@ -86,8 +87,13 @@ def name_of(seed: int, number: int) -> str:
     return f"{number:06}{suffix}{chance.choice(('.zip', '.zip', '.zip', '.ZIP', ''))}"
 
 
+def hidden_beside(path: Path) -> Path:
+    """Return the name that a careful client writes under."""
+    return path.with_name(f".{path.name}.part")
+
+
 def by_rename(path: Path, data: bytes, _chance: random.Random) -> Steps:
-    hidden = path.with_name(f".{path.name}.part")
+    hidden = hidden_beside(path)
     yield from patiently(lambda: hidden.write_bytes(data))
     yield from patiently(lambda: hidden.rename(path))
 

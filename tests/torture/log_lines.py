@@ -14,6 +14,7 @@ EXPECTED: Final = re.compile(
     r"|inbox: ended by a second signal"
     r"|inbox: log file .* (cannot be written|is written again).*"
     r"|inbox: .*(is not writable|not a folder|cannot make|cannot mark|does not exist).*"  # started without its volume
+    r"|inbox: the database file is gone: .*"  # likewise, with the embedded database on it
     r"|.*resource_tracker.*"  # multiprocessing's own, when its helper was killed
 )
 ORPHANED: Final = re.compile(r"(EOFError|BrokenPipeError|ConnectionResetError|FileNotFoundError|KeyboardInterrupt)\b")

@@ -35,7 +35,7 @@ from inbox.pipeline.unpackers.fates import (
     Underway,
     Untaken,
 )
-from inbox.utils.drops import is_being_written, make_durable, opened, require_unchanged
+from inbox.utils.drops import is_being_written, look_at, make_durable, opened, require_unchanged
 from inbox.utils.volume import Volume, storable
 
 _logger = logging.getLogger("inbox")
@@ -153,6 +153,12 @@ class Taker:
     def _recognise(self, drop: Drop, batch: BatchRecord) -> Fate:
         if batch.state is BatchState.EXTRACTING:
             return Busy()
-        self.emit(events.DropRecognised(storable(drop.name), batch.batch_id, str(batch.state)))
-        reported = self.reporter.report_duplicate(drop, batch)
+        with locked(self.volume.locks, batch.batch_id) as is_ours:
+            if not is_ours:
+                return Busy()
+            present = look_at(drop.path)
+            if present is None or present.identity != drop.identity:  # it was put to rest while it was read
+                return Changed()
+            self.emit(events.DropRecognised(storable(drop.name), batch.batch_id, str(batch.state)))
+            reported = self.reporter.report_duplicate(drop, batch)
         return Recognised(stays=reported.archive == self.volume.relative(drop.path))
