@@ -39,6 +39,9 @@ class Patient:
         self.draining = False
         self.idle = 0
 
+    def require_whole(self):
+        """Nothing of a handler's can close this end."""
+
     def say(self, word):
         self.idle += word == IDLE
 
@@ -108,7 +111,7 @@ def test_claim_that_counts_late_is_given_back(far_house, proxy, postgresql_url):
     house.drop(members=FILES)
     with pytest.raises(DatabaseUnavailableError):
         house.take()
-    house.intake._give_back_leftover()
+    house.intake._give_back_left()
     rule.go.set()
     assert rule.done.wait(30)
     patiently(house.intake.round, house)
@@ -161,7 +164,7 @@ def test_release_that_is_not_confirmed_does_not_kill_the_worker(far_house, proxy
 
     rule = proxy.when_committing(action, RELEASE)
     worker_of(house, tmp_path, link, handler).run()
-    patiently(lambda: list(house.rescuer.rescue(dead_owners=["me/w0.1"], what_was_in_hand=lambda _owner: [])), house)
+    patiently(lambda: list(house.rescuer.rescue(over=(), dead_owners=["me/w0.1"], what_was_in_hand=lambda _owner: [])), house)
     with connected(postgresql_url) as sessions, sessions.reading() as session:
         states = [row.status for row in session.query(FileExtraction)]
         leases = session.query(Lease).count()
@@ -182,7 +185,7 @@ def test_takeover_that_is_not_confirmed_charges_once(far_house, proxy, postgresq
         page = work.claim_files("dead", limit=10, now=house.clock.now(), life=LIFE, session=session)
     hands = [InHand(page.token, page.files[0].doc_id, 0.0)]
     proxy.when_committing(action, r"DELETE FROM leases")
-    patiently(lambda: list(house.rescuer.rescue(dead_owners=["dead"], what_was_in_hand=lambda _owner: hands)), house)
+    patiently(lambda: list(house.rescuer.rescue(over=(), dead_owners=["dead"], what_was_in_hand=lambda _owner: hands)), house)
     with connected(postgresql_url) as sessions, sessions.reading() as session:
         states = sorted(row.status for row in session.query(FileExtraction))
         leases = session.query(Lease).count()
