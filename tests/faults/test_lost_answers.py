@@ -164,7 +164,9 @@ def test_release_that_is_not_confirmed_does_not_kill_the_worker(far_house, proxy
 
     rule = proxy.when_committing(action, RELEASE)
     worker_of(house, tmp_path, link, handler).run()
-    patiently(lambda: list(house.rescuer.rescue(over=(), dead_owners=["me/w0.1"], what_was_in_hand=lambda _owner: [])), house)
+    patiently(
+        lambda: list(house.rescuer.rescue(over=(), dead_owners=["me/w0.1"], what_was_in_hand=lambda _owner: [])), house
+    )
     with connected(postgresql_url) as sessions, sessions.reading() as session:
         states = [row.status for row in session.query(FileExtraction)]
         leases = session.query(Lease).count()
@@ -185,7 +187,9 @@ def test_takeover_that_is_not_confirmed_charges_once(far_house, proxy, postgresq
         page = work.claim_files("dead", limit=10, now=house.clock.now(), life=LIFE, session=session)
     hands = [InHand(page.token, page.files[0].doc_id, 0.0)]
     proxy.when_committing(action, r"DELETE FROM leases")
-    patiently(lambda: list(house.rescuer.rescue(over=(), dead_owners=["dead"], what_was_in_hand=lambda _owner: hands)), house)
+    patiently(
+        lambda: list(house.rescuer.rescue(over=(), dead_owners=["dead"], what_was_in_hand=lambda _owner: hands)), house
+    )
     with connected(postgresql_url) as sessions, sessions.reading() as session:
         states = sorted(row.status for row in session.query(FileExtraction))
         leases = session.query(Lease).count()
