@@ -1,5 +1,5 @@
 # Everything a developer types. Needs make and a Python of at least 3.11; the rest goes into .venv.
-# `make test ARGS='-k receipt'` hands arguments on; `make venv PYTHON=/path/to/python` chooses the interpreter.
+# `make test ARGS='-k receipt'` hands arguments on, PARALLEL= runs them one by one; `make venv PYTHON=/path/to/python` chooses the interpreter.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 READY := .venv/.ready
 ARGS ?=
+PARALLEL ?= -n auto --dist loadfile
 PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.14 python3.13 python3.12 python3.11 python3)
 
@@ -37,7 +38,7 @@ run: $(READY) ## Serve ./shared with the embedded database: drop a ZIP into shar
 	@exec $(BIN)/inbox run $(ARGS)
 
 test: $(READY) ## Run the whole suite, on SQLite and PostgreSQL
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 lint: $(READY) ## Check style and format (ruff)
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@ import pytest
 from walking import NoCompilerError, compiled, databases, walk
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-POINTS = {"all": 16, "one": 6}
+POINTS = {"all": 8, "one": 4}
 
 
 @pytest.mark.parametrize("kind", POINTS)

@@ -145,7 +145,10 @@ class Crashing:
         self._reset(point, kind)
         if self._run() is None:
             return f"it hung after {self._what()}"
-        self._wait_for_the_rest()
+        if kind == "one":
+            self._wait_for_the_rest()
+        else:
+            self._end_the_rest()
         return self._what()
 
     def finish(self) -> int | None:
@@ -156,9 +159,7 @@ class Crashing:
     def _run(self) -> int | None:
         status = self._forking.run("run", "--once", folder=self.folder / "run", seconds=60, DATABASE_URL=self._url)
         if status is None:
-            for pid in self._pids():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            self._end_the_rest()
             self._forking.end()
             self._forking = self._start_forking()
         return status
@@ -253,6 +254,12 @@ class Crashing:
     def _pids(self) -> list[int]:
         data = self._state.read_bytes()
         return [pid for pid in struct.unpack_from(f"={_PROCESSES}i", data, _HEAD.size) if pid]
+
+    def _end_the_rest(self) -> None:
+        """One that was only just being made when all were killed."""
+        for pid in self._pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _wait_for_the_rest(self) -> None:
         """Those that are left end by themselves; that they do is tested elsewhere."""

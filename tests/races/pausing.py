@@ -9,8 +9,8 @@ from sqlalchemy import create_engine, make_url, text
 
 
 def members_of(service) -> list[int]:
-    """Return the process ids of a service and its workers, the service first."""
-    return [service.process.pid, *service.workers()]
+    """Return the process ids of a service and all it has started, the service first."""
+    return [service.process.pid, *service.children()]
 
 
 def send(processes, number) -> None:

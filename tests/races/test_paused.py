@@ -93,7 +93,7 @@ def caught_in_extraction(shared, service, database_url):
         shared.drop(name, data)
         wait_for(lambda: any(not path.name.endswith(".room") for path in staging.iterdir()), "the extraction")
         paused = members_of(service)
-        pause(paused[:1], database_url)
+        pause(paused, database_url)
         with connected(database_url) as sessions, sessions.reading() as session:
             (job,) = session.query(ProcessingJob).filter_by(drop_name=name)
             if job.status == "extracting":
@@ -113,7 +113,7 @@ def test_woken_extraction_publishes_nothing_over_the_winner(shared, database_url
         with shared.service() as second:
             told = shared.wait_for_receipt(name)
             before = published.stat().st_ino
-            go_on(members_of(first)[:1])
+            go_on(members_of(first))
             wait_for(lambda: [line for line in said(shared, "BatchReleased") if "LEASE_LOST" in line], "its waking")
             statuses = [first.terminate(), second.terminate()]
     with connected(database_url) as sessions, sessions.reading() as session:
