@@ -177,7 +177,7 @@ def test_file_started_by_hand_becomes_stale(house):
     (doc_id,) = fill_batch("b1", 1, now=house.clock.now())
     mark_file_processing_start(doc_id, now=house.clock.now())
     early = house.rescuer.rescue_unleased(timeout=timedelta(minutes=30))
-    for _ in range(6):
+    for _ in range(7):
         house.clock.go_on(300)
         late = house.rescuer.rescue_unleased(timeout=timedelta(minutes=30))
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from inbox.core.errors import RetryableError, WorkerError
+from inbox.core.idempotency import detect_stale_processing
 from inbox.core.retry import calculate_backoff, should_retry
 from inbox.database import batches, leasing, overdue, work
 from inbox.database.batches import BatchRecord
@@ -148,10 +149,11 @@ class Rescuer:
     @retry_when_busy
     def rescue_unleased(self, *, timeout: timedelta) -> int:
         """
-        Take over files that were started by hand, without a lease, and have been in processing for so long.
+        Take over files that were started by hand, without a lease, and are stale. Returns how many.
 
-        One that does not know when it began is taken over at once. Returns how many.
+        One that knows when it began has to have been watched for as long, too: a clock that jumps makes nothing stale.
         """
+        seconds = timeout.total_seconds()
         now, ticks = self._clock.now(), self._clock.monotonic()
         error = RetryableError("nobody finished this file in time")
         with self._sessions.writing() as session:
@@ -159,11 +161,12 @@ class Rescuer:
                 (file.doc_id, file.processing_started_at): file for file in work.find_held_files(None, session=session)
             }
             self._unleased.look(held, began=ticks, ended=ticks)
-            stale = self._unleased.for_at_least(timeout.total_seconds())
+            watched = self._unleased.for_at_least(seconds)
             outcomes = [
                 self._verdict(file, error, now)
                 for key, file in held.items()
-                if key in stale or file.processing_started_at is None
+                if detect_stale_processing(file, seconds, now=now)
+                and (key in watched or file.processing_started_at is None)
             ]
             return len(work.record_outcomes(outcomes, session=session))
 
