@@ -7,11 +7,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 
 import hypothesis
 import pytest
-from databases import connected
+from databases import connected, migrate
 from pipeline_parts import Clock, House
 from postgres import NoServerError, Server, any_server, own_server
 
@@ -22,18 +21,6 @@ DATABASES = ("sqlite", "postgresql")
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # how long an example takes is not a test's claim
 hypothesis.settings.load_profile("untimed")
-
-
-def migrate(url: str) -> None:
-    """Bring the database behind `url` up to the newest schema, the way the service does at start."""
-    from inbox.database.connection import create_engine  # only tests that use a schema need the whole of it
-    from inbox.database.migrating import upgrade
-
-    engine = create_engine(SimpleNamespace(database_url=url, database_max_connections=1, database_timeout=30.0))
-    try:
-        upgrade(engine)
-    finally:
-        engine.dispose()
 
 
 def pytest_addoption(parser):

@@ -15,6 +15,18 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LIFE = timedelta(seconds=60)
 
 
+def migrate(url: str) -> None:
+    """Bring the database behind `url` up to the newest schema, the way the service does at start."""
+    from inbox.database.connection import create_engine  # only tests that use a schema need the whole of it
+    from inbox.database.migrating import upgrade
+
+    engine = create_engine(SimpleNamespace(database_url=url, database_max_connections=1, database_timeout=30.0))
+    try:
+        upgrade(engine)
+    finally:
+        engine.dispose()
+
+
 @contextmanager
 def connected(url: str, *, connections: int = 10, timeout: float = 30.0) -> Iterator[Sessions]:
     """Yield sessions on an engine of its own, which operations without a session use too."""

@@ -27,14 +27,14 @@ def swept(house):
     return house.rescuer.bring_back()
 
 
-def attempt(house, *, wait, duration=timedelta(0), worker="w"):
+def attempt(house, *, wait, duration=timedelta(0), worker="w", error_type="RETRYABLE"):
     """Claim what is due, and record that it is to be retried after `wait`."""
     with house.sessions.writing() as session:
         page = work.claim_files(worker, limit=100, now=house.clock.now(), life=LIFE, session=session)
     house.clock.time += duration
     now = house.clock.now()
     outcomes = [
-        Outcome(file.doc_id, page.token, FileState.RETRYING, now, 1, error_type="RETRYABLE", due_at=now + wait)
+        Outcome(file.doc_id, page.token, FileState.RETRYING, now, 1, error_type=error_type, due_at=now + wait)
         for file in page.files
     ]
     with house.sessions.writing() as session:
@@ -76,12 +76,23 @@ def test_long_wish_for_patience_survives_the_sweep(house):
     A server's wish to be left alone for an hour holds, also when the clock was set back meanwhile.
     """
     fill_batch("b1", 1, now=house.clock.now())
-    attempt(house, wait=timedelta(hours=1))
+    attempt(house, wait=timedelta(hours=1), error_type="RATE_LIMIT")
     legal = swept(house)
     set_back(house, hours=5)
 
     assert (0, 1, [3600.0]) == (legal, swept(house), waits(house))
     assert 0 == swept(house)
+
+
+def test_what_was_not_asked_to_wait_does_not(house):
+    """
+    A clock that jumped ahead during an attempt, and was set back, leaves no file waiting for as long as it jumped.
+    """
+    fill_batch("b1", 1, now=house.clock.now())
+    attempt(house, wait=timedelta(seconds=2), duration=timedelta(hours=5))
+    set_back(house, hours=5)
+
+    assert (1, [0.0], 0) == (swept(house), waits(house), swept(house))
 
 
 def test_nothing_waits_for_more_than_a_day(house):

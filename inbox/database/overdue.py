@@ -6,6 +6,7 @@ from typing import Any, Final
 from sqlalchemy import and_, bindparam, case, null, or_, select, update
 from sqlalchemy.orm import Session
 
+from inbox.core.errors import ErrorType
 from inbox.core.retry import LONGEST_WAIT_SECONDS, MAX_DELAY_SECONDS
 from inbox.database.leasing import affected
 from inbox.database.models import FILES, ProcessingJob
@@ -16,6 +17,8 @@ SKEW: Final = timedelta(minutes=1)
 """How far apart the clocks of machines may be without anybody minding."""
 
 _LONGEST_WAIT: Final = timedelta(seconds=LONGEST_WAIT_SECONDS)
+_LONGEST_WAIT_UNASKED: Final = timedelta(seconds=2 * MAX_DELAY_SECONDS)
+"""Of a file that no server asked to wait; a handler that is paused adds its own wait."""
 _LONGEST_WAIT_OF_A_BATCH: Final = timedelta(seconds=MAX_DELAY_SECONDS)
 _NO_WAIT: Final = timedelta(0)
 _SET_DUE: Final = (
@@ -30,8 +33,8 @@ def bring_back(*, now: datetime, session: Session) -> int:
     Make due what no rule lets wait for so long; returns how many files and batches.
 
     A pending file waits for nothing. A file to be retried waits for as long as its last attempt said: when that seems
-    to lie in the future, the wait begins now. Nothing waits for more than `LONGEST_WAIT_SECONDS`, and a batch for no
-    longer than the longest backoff.
+    to lie in the future, the wait begins now. Nothing waits for more than `LONGEST_WAIT_SECONDS`, what was not asked to
+    for no more than two minutes, and a batch for no longer than the longest backoff.
     """
     late = now + SKEW
     statement = (
@@ -43,9 +46,11 @@ def bring_back(*, now: datetime, session: Session) -> int:
     count = affected(session.execute(statement))
     is_pending = FILES.c.status == FileState.PENDING
     began_at = FILES.c.processing_started_at
-    impossible = or_(began_at.is_(None), began_at > late, FILES.c.due_at > late + _LONGEST_WAIT)
+    was_asked = FILES.c.error_type.is_not_distinct_from(str(ErrorType.RATE_LIMIT))
+    longest_wait = case((was_asked, late + _LONGEST_WAIT), else_=late + _LONGEST_WAIT_UNASKED)
+    impossible = or_(began_at.is_(None), began_at > late, FILES.c.due_at > longest_wait)
     query = (
-        select(FILES.c.id, FILES.c.due_at, case((is_pending, null()), else_=began_at))
+        select(FILES.c.id, FILES.c.due_at, case((is_pending, null()), else_=began_at), was_asked)
         .where(
             FILES.c.processing_completed_at.is_(None),
             FILES.c.due_at > late,
@@ -59,7 +64,9 @@ def bring_back(*, now: datetime, session: Session) -> int:
     return count
 
 
-def _brought_back(row: Any, due_at: datetime, began_at: datetime | None, *, now: datetime) -> dict[str, Any]:
+def _brought_back(
+    row: Any, due_at: datetime, began_at: datetime | None, was_asked: bool, *, now: datetime
+) -> dict[str, Any]:
     wait = due_at - began_at if began_at is not None else _NO_WAIT
-    due = now + wait if _NO_WAIT < wait <= _LONGEST_WAIT else now
+    due = now + wait if _NO_WAIT < wait <= (_LONGEST_WAIT if was_asked else _LONGEST_WAIT_UNASKED) else now
     return {"row": row, "seen": due_at, "due": due, "began": now if began_at is not None else None}

@@ -33,7 +33,7 @@ from typing import Final
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from databases import connected
+from databases import connected, migrate
 from forking import Forking
 from processes import Storage, wait_for
 from zips import FOLDER, Member, archive
@@ -350,7 +350,6 @@ def count_points(crashing: Crashing) -> int:
 @contextmanager
 def databases(kind: str, folder: Path) -> Iterator[MakeDatabase]:
     """Yield what makes a database for each point."""
-    from conftest import migrate
     from postgres import any_server
 
     if kind == "sqlite":

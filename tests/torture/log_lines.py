@@ -15,6 +15,7 @@ EXPECTED: Final = re.compile(
     r"|inbox: log file .* (cannot be written|is written again).*"
     r"|inbox: .*(is not writable|not a folder|cannot make|cannot mark|does not exist).*"  # started without its volume
     r"|inbox: the database file is gone: .*"  # likewise, with the embedded database on it
+    r"|.*CoverageWarning.*"
     r"|.*resource_tracker.*"  # multiprocessing's own, when its helper was killed
 )
 ORPHANED: Final = re.compile(r"(EOFError|BrokenPipeError|ConnectionResetError|FileNotFoundError|KeyboardInterrupt)\b")

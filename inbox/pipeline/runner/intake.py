@@ -87,8 +87,8 @@ class Intake:
     _locked_out: LockedOut = field(init=False)
     _in_hand: set[str] = field(init=False, default_factory=set)
     """Drops that an unpacker has."""
-    _is_crowded: bool = field(init=False, default=False)
-    """Whether a drop found no unpacker in the latest round."""
+    _crowded_out: set[str] = field(init=False, default_factory=set)
+    """Drops that found no unpacker in the latest round."""
     _heard: deque[tuple[Task, Fate]] = field(init=False, default_factory=deque)
     """What became of drops, and is not taken in yet."""
     _left: list[Claiming] = field(init=False, default_factory=list)
@@ -116,7 +116,9 @@ class Intake:
         """
         self._give_back_left()
         self._hear()
-        self._is_crowded = False
+        for name in self._crowded_out:
+            self.settler.announce(name)  # it need not become quiet for having found no place
+        self._crowded_out.clear()
         set_back: list[Drop] = []
         for verdict in self.settler.judge(self._scan()):
             if self.should_stop():
@@ -156,7 +158,7 @@ class Intake:
 
     def is_at_rest(self) -> bool:
         """Say whether every drop has been decided about, or waits for its writer."""
-        return self.next_look_in() is None and not (self._in_hand or self._is_crowded or self._left)
+        return self.next_look_in() is None and not (self._in_hand or self._crowded_out or self._left)
 
     def _is_in_good_hands(self, drop: Drop) -> bool:
         """Say whether this very drop's batch is under way, or done and left here on purpose."""
@@ -177,7 +179,7 @@ class Intake:
     def _hand_over(self, drop: Drop, verdict: Completeness | None = None) -> None:
         """Have a drop taken when somebody has time for it. After trouble one alone goes first, and is waited for."""
         if (self._trouble and self._in_hand) or not self.unpackers.has_place(drop):
-            self._is_crowded = True
+            self._crowded_out.add(drop.name)
             return
         if verdict is None:
             self._leaving.take_up(drop)
