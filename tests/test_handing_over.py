@@ -1,6 +1,7 @@
 """The intake and unpackers that take their time: nothing is handed over twice, and trouble is tried by one drop."""
 
 import os
+from datetime import timedelta
 
 import pytest
 
@@ -10,6 +11,7 @@ from inbox.domain import BatchLease
 from inbox.events import BatchRefused, BatchReleased, DropWaits
 from inbox.pipeline.claiming import identify
 from inbox.pipeline.runner import Intake
+from inbox.pipeline.settling import BREATH_SECONDS, Settler
 from inbox.pipeline.unpackers.fates import Busy, Claiming, Died, Done, InTrouble, TooSlow, Untaken
 from inbox.pipeline.unpackers.supervising import End
 
@@ -120,6 +122,22 @@ def test_oldest_drops_come_first(house, patient):
 
     assert ["c.zip", "b.zip"] == first
     assert (["c.zip", "b.zip"], False) == (patient.handed[2:], crowded)
+
+
+def test_closed_drop_that_found_no_place_need_not_become_quiet(house, patient):
+    """
+    A drop that was closed while all unpackers had their hands full is taken when one is free, without its quiet time.
+    """
+    house.intake.settler = Settler(timedelta(hours=1), house.clock, trust_age=False, take_closed=True)
+    patient.places = 0
+    house.drop("drop.zip")
+    house.intake.settler.announce("drop.zip")
+    for places in (0, 0, 1, 1):
+        patient.places = places
+        house.intake.round()
+        house.clock.go_on(BREATH_SECONDS)
+
+    assert ["drop.zip"] == patient.handed
 
 
 def test_trouble_is_tried_by_one_drop_at_a_time(house, patient):
