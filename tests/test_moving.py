@@ -47,6 +47,23 @@ def test_half_a_move_is_finished(tmp_path):
     assert ["b"] == os.listdir(tmp_path)
 
 
+def test_two_who_move_one_file_lose_nothing(tmp_path, monkeypatch):
+    """
+    Where somebody else finishes the very same move in between, the file is at its new name all the same.
+    """
+    (tmp_path / "a").write_text("a")
+    link = os.link
+
+    def overtaken(old, new, **options):
+        link(old, new, **options)
+        (tmp_path / "a").unlink()  # the other one's last step
+
+    monkeypatch.setattr(os, "link", overtaken)
+    move_file(tmp_path / "a", tmp_path / "b")
+
+    assert {"b": "a"} == {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+
 def test_move_of_nothing_or_of_a_link(tmp_path):
     """
     A missing source is an error, and a link is not moved.

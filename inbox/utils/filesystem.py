@@ -191,8 +191,11 @@ def _rename_into_free_name(old: Path, new: Path) -> None:
         return
     try:
         old.unlink()
+    except FileNotFoundError:
+        return  # somebody else moves it likewise, and was faster: the new name is the only one it has
     except OSError:
-        new.unlink()
+        if _is_second_name(old, new):
+            new.unlink()
         raise
 
 

@@ -25,7 +25,7 @@ from inbox.pipeline.runner.unpacking import Done, GivenBack, PutBack, Unpacker, 
 from inbox.pipeline.settling import Settled, Settler
 from inbox.pipeline.watching import scan
 from inbox.utils.clock import Clock
-from inbox.utils.drops import NOT_A_FILE, Kind, is_being_written, opened, require_unchanged, why_no_drop
+from inbox.utils.drops import NOT_A_FILE, Kind, is_being_written, look_at, opened, require_unchanged, why_no_drop
 from inbox.utils.volume import Volume, storable
 
 _logger = logging.getLogger("inbox")
@@ -281,8 +281,15 @@ class Intake:
         if batch.state is BatchState.EXTRACTING:
             self._postpone(drop, NOT_WHOLE_YET_SECONDS)
             return
-        self.emit(events.DropRecognised(storable(drop.name), batch.batch_id, str(batch.state)))
-        reported = self.reporter.report_duplicate(drop, batch)
+        with locked(self.volume.locks, batch.batch_id) as is_ours:
+            if not is_ours:
+                self._postpone(drop, NOT_WHOLE_YET_SECONDS)
+                return
+            present = look_at(drop.path)
+            if present is None or present.identity != drop.identity:
+                raise NotSettledError("the drop was put to rest while it was read", subject=drop.name)
+            self.emit(events.DropRecognised(storable(drop.name), batch.batch_id, str(batch.state)))
+            reported = self.reporter.report_duplicate(drop, batch)
         if reported.archive == self.volume.relative(drop.path):
             self._told[drop.name] = drop.identity
 
