@@ -5,7 +5,7 @@ from pipeline_parts import House
 from zips import archive
 
 from inbox.core.errors import NotSettledError
-from inbox.events import BatchRegistered, DropQuarantined, DropWaits
+from inbox.events import BatchRegistered, DropQuarantined, DropRecognised, DropWaits
 from inbox.pipeline.claiming import locked
 from inbox.pipeline.runner import intake, taking
 
@@ -93,6 +93,21 @@ def test_next_look_is_when_something_is_due(house):
     assert (None, 2.0, intake.NOT_WHOLE_YET_SECONDS) == (nothing, settling, postponed)
     assert (0, 1) == (still, len(house.heard(BatchRegistered)))
     assert house.intake.is_at_rest()
+
+
+def test_drop_that_is_put_to_rest_while_it_is_read_is_no_duplicate(house):
+    """
+    Who opened a drop before another service closed its batch and moved it away tells nobody that it came again.
+    """
+    drop = look_at(house.drop())
+    with opened(drop) as fd:
+        house.take()
+        house.work()
+        house.closing.round()
+        with pytest.raises(NotSettledError, match="put to rest"):
+            house.intake._take_open(drop, fd)
+
+    assert [] == house.heard(DropRecognised)
 
 
 def test_unfinished_copy_is_never_quarantined(house):
