@@ -118,6 +118,13 @@ def require_room(folder: Path, plan: Plan) -> int:
     return needed_bytes
 
 
+def require_headroom(folder: Path) -> None:
+    """Raise StorageError when the volume has less free than has to stay so: then no archive fits, however small."""
+    free = os.statvfs(folder)
+    if free.f_bavail * free.f_frsize < HEADROOM_BYTES:
+        raise StorageError("the volume is full", subject=str(folder), hint="free some space", reason_code="DISK_FULL")
+
+
 def room_for(folder: Path, plan: Plan) -> int:
     """Return how many bytes a plan takes on this volume, in whole blocks, with what has to stay free beside it."""
     block = os.statvfs(folder).f_frsize

@@ -14,6 +14,7 @@ from inbox.database.connection import Sessions, ping
 from inbox.events import Emit, Event
 from inbox.lifecycle import BatchState
 from inbox.pipeline.dispatching.supervising import Supervisor
+from inbox.pipeline.extracting import require_headroom
 from inbox.pipeline.rescans import Pace
 from inbox.pipeline.runner import Closing, Intake, Rescuing, is_everything_done
 from inbox.pipeline.watching import scan
@@ -94,7 +95,7 @@ class Daemon:
         self._workers = threading.Thread(target=self.supervisor.run, name="supervisor", daemon=True)
         self._legs = (self._rescuing, self._heartbeat, self._intake, self._closing)
         self._database = Question("asking the database", lambda: ping(self.engine))
-        self._folders = Question("asking the volume", lambda: scan(self.volume.uploads))
+        self._folders = Question("asking the volume", self._look_at_volume)
         self._lookout = Lookout(
             self.make_watch,
             self._intake.bell,
@@ -157,6 +158,11 @@ class Daemon:
             checks["service"] = "stopping"
         notes = {leg.name: leg.trouble for leg in self._legs if leg.trouble is not None and not leg.is_held_up}
         return Health(checks, self._lookout.as_json(), notes)
+
+    def _look_at_volume(self) -> None:
+        """Raises StorageError when it is gone, or so full that nothing fits, however small."""
+        scan(self.volume.uploads)
+        require_headroom(self.volume.extracted)
 
     def _take_in(self) -> None:
         self._at_rest = False
