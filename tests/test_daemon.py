@@ -7,6 +7,7 @@ import pytest
 
 from inbox.core.errors import DatabaseUnavailableError, StorageError
 from inbox.events import BatchClosed, BatchRefused, BatchReported, WatchingByScan
+from inbox.pipeline import extracting
 from inbox.pipeline.extracting import NoRoomError
 from inbox.service import daemon as module
 from inbox.service.daemon import Daemon, Rhythm, Tally
@@ -267,6 +268,20 @@ def test_trouble_of_one_drop_is_noted_and_is_no_lack_of_readiness(make):
     assert ready.is_well
     assert {"intake": "not enough room on the volume for so much (free some space; the drop waits)"} == ready.notes
     assert ready.notes == ready.as_json()["notes"]
+
+
+def test_full_volume_is_a_lack_of_readiness(make, monkeypatch):
+    """
+    While no archive fits, however small, nobody should count on the service.
+    """
+    daemon = make()
+    with daemon.running():
+        before = daemon.ready().checks["volume"]
+        monkeypatch.setattr(extracting, "HEADROOM_BYTES", 1 << 60)
+        full = daemon.ready().checks["volume"]
+
+    assert before is None
+    assert full.startswith("the volume is full")
 
 
 def test_scan_comes_after_the_look_at_the_watch(make):

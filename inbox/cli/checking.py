@@ -55,10 +55,8 @@ def _folders(config: Config) -> Iterator[Finding]:
             yield Finding("database" if what.startswith("DATABASE") else "folders", "bad", what, mend)
         return
     volume = volume_of(config)
-    base, folders = (
-        volume.base,
-        (volume.uploads, volume.extracted, volume.processed, volume.quarantine, volume.receipts),
-    )
+    base = volume.base
+    folders = (volume.uploads, volume.extracted, volume.processed, volume.quarantine, volume.receipts)
     missing = ", ".join(f"{folder.name}/" for folder in folders if not folder.exists())
     if missing:
         what = f"{base} has no {missing}" if base.exists() else f"{base} is not there"

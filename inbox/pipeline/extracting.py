@@ -128,6 +128,13 @@ def require_room(folder: Path, plan: Plan) -> int:
     return needed_bytes
 
 
+def require_headroom(folder: Path) -> None:
+    """Raise StorageError when the volume has less free than has to stay so: then no archive fits, however small."""
+    free = os.statvfs(folder)
+    if free.f_bavail * free.f_frsize < HEADROOM_BYTES:
+        raise StorageError("the volume is full", subject=str(folder), hint="free some space", reason_code="DISK_FULL")
+
+
 def inodes_for(plan: Plan) -> int:
     """Return how many inodes an extraction takes from its beginning on: with its own folder, and the reservation."""
     return len(plan.files) + len(plan.folders) + 2

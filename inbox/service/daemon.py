@@ -15,6 +15,7 @@ from inbox.database.leasing import HEARTBEAT_SHARE
 from inbox.events import Emit, Event
 from inbox.lifecycle import BatchState
 from inbox.pipeline.dispatching.supervising import Supervisor
+from inbox.pipeline.extracting import require_headroom
 from inbox.pipeline.instances import base_of
 from inbox.pipeline.rescans import Pace
 from inbox.pipeline.runner import Closing, Heartbeat, Intake, Rescuing, is_everything_done
@@ -225,8 +226,10 @@ class Daemon:
             raise
 
     def _look_at_volume(self) -> None:
+        """Raises StorageError when it is gone, or so full that nothing fits, however small."""
         scan(self.volume.uploads)
         self.volume.require()
+        require_headroom(self.volume.extracted)
 
     def _take_in(self) -> None:
         self._rounds_begun += 1
