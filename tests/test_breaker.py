@@ -46,6 +46,18 @@ def test_one_cause_opens_it():
     assert tuple(f"d{number}" for number in range(2, 10)) == made.charged
 
 
+def test_file_that_failed_twice_opened_it_twice():
+    """
+    What opened it is told for each failure, since each has cost its file an attempt.
+    """
+    made = breaker()
+    for _ in range(5):
+        for doc_id in ("d1", "d2"):
+            made.note(doc_id, DOWN, 0.0)
+
+    assert ("d1", "d2") * 5 == made.charged
+
+
 def test_older_outcomes_are_forgotten():
     """
     Whatever worked before counts no more than the latest outcomes do.

@@ -1,50 +1,126 @@
 """What crashes leave between two steps is cleared away by whoever comes next, and nobody's work in hand with it."""
 
+import errno
+import fcntl
 import hashlib
 import os
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 from pipeline_parts import House
 
+from inbox.core.errors import StorageError
 from inbox.database.batches import release_batch
 from inbox.events import BatchRegistered, DropRecognised
 from inbox.pipeline.claiming import clear_locks, locked
 from inbox.utils.drops import look_at
 from inbox.utils.filesystem import open_atomically, safe_write_file
 
+WRITING = """
+import os, sys
+from pathlib import Path
+from inbox.utils.filesystem import open_atomically
 
-def crash_while_writing(path, *, only_writer):
-    """Leave what a process leaves that dies before the file has its name."""
-    with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pathlib.Path.unlink", lambda *_how, **_options: None)
-        with open_atomically(path, only_writer=only_writer) as file:
-            file.write(b"half")
-            raise SystemExit
+with open_atomically(sys.argv[1], drafts=Path(sys.argv[2])) as file:
+    file.write(b"half")
+    file.flush()
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
 
 
-@pytest.mark.parametrize("crashes", [1, 3])
-def test_only_writer_clears_what_its_crashes_left(tmp_path, crashes):
+@contextmanager
+def writer(target, drafts):
+    """A process that has begun to write a file and does not finish it."""
+    command = [sys.executable, "-c", WRITING, target, drafts]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield process
+
+
+def test_drafts_of_the_dead_are_cleared_away(house):
     """
-    Whoever writes a file under a lock leaves it alone in its folder, however often it died on the way before.
+    What a killed process was writing goes with the next round of rescuing; what a living one writes gets its name.
     """
-    for _ in range(crashes):
-        crash_while_writing(tmp_path / "receipt.json", only_writer=True)
-    before = os.listdir(tmp_path)
-    safe_write_file(tmp_path / "receipt.json", "whole", only_writer=True)
+    drafts, receipts = house.volume.drafts, house.volume.receipts
+    with writer(receipts / "dead.json", drafts) as dead, writer(receipts / "living.json", drafts) as living:
+        dead.kill()
+        dead.wait()
+        before = len(os.listdir(drafts))
+        with house.instance:
+            house.rescuing.round()
+        after = len(os.listdir(drafts))
+        living.communicate(timeout=20)
 
-    assert crashes == len(before)
-    assert ["receipt.json"] == os.listdir(tmp_path)
-    assert "whole" == (tmp_path / "receipt.json").read_text()
+    assert (2, 1, 0) == (before, after, len(os.listdir(drafts)))
+    assert ["living.json"] == os.listdir(receipts)
+    assert "half" == (receipts / "living.json").read_text()
 
 
-def test_one_of_several_writers_clears_nothing(tmp_path):
+def test_writers_of_one_file_do_not_disturb_each_other(tmp_path):
     """
-    A file that others may be writing too is written beside what they have begun.
+    Of several that write one file at once the last one counts, and nothing is left.
     """
-    crash_while_writing(tmp_path / "note.json", only_writer=False)
-    safe_write_file(tmp_path / "note.json", "whole")
+    path = tmp_path / "note.json"
+    with ExitStack() as stack:
+        for text in ("last", "first"):
+            stack.enter_context(open_atomically(path, drafts=tmp_path)).write(text.encode())
 
-    assert 2 == len(os.listdir(tmp_path))
+    assert ("last", ["note.json"]) == (path.read_text(), os.listdir(tmp_path))
+
+
+def test_draft_that_is_cleared_before_it_is_locked_is_begun_anew(tmp_path, monkeypatch):
+    """
+    Whoever finds its new draft without a name, since it was taken for a dead one's, writes another.
+    """
+    lock, cleared = fcntl.flock, []
+
+    def be_late(descriptor, how):
+        if not cleared:
+            cleared.append(os.listdir(tmp_path)[0])
+            (tmp_path / cleared[0]).unlink()
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", be_late)
+    safe_write_file(tmp_path / "note.json", "whole", drafts=tmp_path)
+
+    assert 1 == len(cleared)
+    assert ["note.json"] == os.listdir(tmp_path)
+
+
+def test_writer_whose_draft_was_cleared_tries_later(tmp_path):
+    """
+    Where another machine does not see our lock, the file is not written, and the error is one that passes.
+    """
+    with pytest.raises(StorageError), open_atomically(tmp_path / "note.json", drafts=tmp_path) as file:
+        file.write(b"whole")
+        for name in os.listdir(tmp_path):
+            (tmp_path / name).unlink()
+
+    assert [] == os.listdir(tmp_path)
+
+
+def test_drafts_on_another_mount_are_copied(tmp_path, monkeypatch):
+    """
+    Where the target's folder is a mount of its own, the file appears there whole all the same.
+    """
+    drafts = tmp_path / "drafts"
+    drafts.mkdir()
+    replace = Path.replace
+
+    def refuse(draft, target):
+        if draft.parent == drafts:
+            raise OSError(errno.EXDEV, "another mount")
+        replace(draft, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    safe_write_file(tmp_path / "note.json", "whole", drafts=drafts)
+
+    assert "whole" == (tmp_path / "note.json").read_text()
+    assert (["drafts", "note.json"], []) == (sorted(os.listdir(tmp_path)), os.listdir(drafts))
 
 
 def test_lock_files_of_the_dead_are_removed(tmp_path):

@@ -115,6 +115,18 @@ def test_outage_costs_no_file_its_attempts(house, tmp_path):
     assert closed.seconds > 40
 
 
+def test_few_files_that_find_out_together_pay_nothing(house, tmp_path):
+    """
+    Files that fail several times each before it is plain that the handler is broken get all of these attempts back.
+    """
+    fill_batch("b1", SIZE // 2, now=house.clock.now())
+    endpoint = Endpoint(house, up=60.0)
+    make_worker(house, tmp_path, TimedLink(house), HandlerSpec("http", endpoint)).run()
+
+    assert {1, 2} == {attempt for ticks, _, attempt in endpoint.calls if ticks < endpoint.up}
+    assert [("success", 0)] * (SIZE // 2) == [(file.status, file.retry_count) for file in get_batch_files("b1")]
+
+
 def test_outage_that_changes_its_face_costs_no_attempts(house, tmp_path):
     """
     Whatever else an endpoint says while it is down, a probe that may be tried again is not counted.

@@ -13,7 +13,15 @@ from inbox.database.operations import (
     mark_file_processing_start,
 )
 from inbox.domain import InHand
-from inbox.events import AttemptFailed, AttemptToRepeat, BatchForgotten, BatchOverdue, FilesReleased, WorkRescued
+from inbox.events import (
+    AttemptFailed,
+    AttemptToRepeat,
+    BatchForgotten,
+    BatchOverdue,
+    BatchRefused,
+    FilesReleased,
+    WorkRescued,
+)
 from inbox.utils.drops import look_at
 
 
@@ -271,6 +279,20 @@ def test_extraction_that_always_dies_ends_failed(house):
         get_batch_by_id("b1").attempt_count,
         get_batch_by_id("b1").reason_code,
     )
+
+
+def test_end_of_an_extraction_that_always_dies_is_told(house):
+    """
+    The round that finds the last attempt dead tells that the archive is refused, as `run --once` has to know.
+    """
+    receive(house, "b1", house.drop())
+    with house.instance:
+        for _ in range(3):
+            lease_it("b1", owner="elsewhere", now=house.clock.now())
+            house.wait_for_beats()
+            house.rescuing.round()
+
+    assert ["EXTRACTION_DIED"] == [event.reason_code for event in house.heard(BatchRefused)]
 
 
 def test_overdue_batch_that_is_done_is_left_to_closing(house):

@@ -1,5 +1,6 @@
 """Signals to the service and to its workers: asked twice, asked all at once, and too late."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -59,13 +60,50 @@ def test_second_signal_ends_at_once(shared):
     assert -signal.SIGTERM == status
 
 
+SLEEPING_THREADS = """
+import threading, time
+from inbox.app.stopping import Stop
+
+def sleep_on():
+    while True:
+        time.sleep(0.001)
+
+for _ in range(6):
+    threading.Thread(target=sleep_on, daemon=True).start()
+stop = Stop()
+print("ready", flush=True)
+stop.wait()
+print(stop.reason)
+"""
+
+
+def test_signal_to_a_stopped_process_is_heard_when_it_goes_on():
+    """
+    A signal that another thread receives, as happens when a process was stopped, wakes the waiting main thread.
+    """
+    said = []
+    for _ in range(5):  # which thread gets it is the kernel's choice
+        with subprocess.Popen([sys.executable, "-c", SLEEPING_THREADS], stdout=subprocess.PIPE, text=True) as process:
+            process.stdout.readline()
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
+            try:
+                said.append(process.communicate(timeout=20)[0])
+            finally:
+                process.kill()
+
+    assert ["SIGTERM\n"] * 5 == said
+
+
 def test_signal_that_is_sent_twice_is_one():
     """
     A signal that reaches the process alone and as one of its group, as timeout(1) sends it, asks for an orderly end.
     """
     twice = "stop = Stop(); raise_signal(SIGTERM); raise_signal(SIGTERM); print(stop.reason)"
     done = subprocess.run(
-        [sys.executable, "-c", f"from signal import *; from inbox.app.serving import Stop; {twice}"],
+        [sys.executable, "-c", f"from signal import *; from inbox.app.stopping import Stop; {twice}"],
         capture_output=True,
         text=True,
         check=False,

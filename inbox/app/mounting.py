@@ -1,17 +1,14 @@
 """Mounting: the volume that the database's rows speak of, made sure of before anything is made, taken or deleted."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from sqlalchemy import Engine, event
 
-from inbox.app.opening import LOGGER, Opened
-from inbox.core.errors import ConfigurationError, StorageError, describe_error
-from inbox.core.retry import calculate_backoff
+from inbox.app.opening import Opened
+from inbox.core.errors import ConfigurationError, StorageError
 from inbox.core.rotation import SharedRotatingFileHandler
 from inbox.database import facts
 from inbox.database.connection import Sessions
@@ -20,11 +17,7 @@ from inbox.utils.filesystem import ensure_directory_exists
 from inbox.utils.sentinel import make_sentinel, read_sentinel
 from inbox.utils.volume import Volume
 
-T = TypeVar("T")
-
 _ADOPT: Final = "mount the right volume; if this is the one from now on, say `inbox adopt`"
-_WAIT_BASE_SECONDS: Final = 0.5
-_WAIT_MAX_SECONDS: Final = 10.0
 
 
 def mounted(at_hand: Opened, clock: Clock) -> Opened:
@@ -42,28 +35,6 @@ def mounted(at_hand: Opened, clock: Clock) -> Opened:
         what = f"the folders cannot be made: {error.strerror}"
         raise StorageError(what, subject=str(error.filename or volume.base)) from error
     return replace(at_hand, volume=volume)
-
-
-def patiently(begin: Callable[[], T], pause: Callable[[float], bool] | None) -> T:
-    """
-    Return what `begin` returns, as soon as the volume allows it, which is told once.
-
-    `pause` takes seconds, and returns False to give up, in which case the error comes out, as it does without `pause`.
-    """
-    said: set[str] = set()
-    for failures in count():
-        try:
-            return begin()
-        except StorageError as error:
-            if pause is None:
-                raise
-            text = describe_error(error)
-            if text not in said:
-                said.add(text)
-                logging.getLogger(LOGGER).warning("waiting for the volume: %s", text)
-            if not pause(calculate_backoff(failures, _WAIT_BASE_SECONDS, _WAIT_MAX_SECONDS)):
-                raise
-    raise AssertionError("counting does not end")
 
 
 def adopt(at_hand: Opened, clock: Clock) -> str:

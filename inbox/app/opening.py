@@ -7,12 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy import Engine, make_url
 
 from inbox.config import Config
-from inbox.core.errors import ConfigurationError, DatabaseRefusedError, DatabaseUnavailableError, describe_error
+from inbox.core.errors import (
+    ConfigurationError,
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    StorageError,
+    describe_error,
+)
 from inbox.core.retry import calculate_backoff
 from inbox.database.connection import Sessions, close, create_engine, get_session_factory
 from inbox.database.facts import known_volume
@@ -20,6 +26,8 @@ from inbox.database.migrating import require_current, upgrade
 from inbox.handlers.registry import HandlerSettings
 from inbox.utils.mounts import filesystem_type, is_network
 from inbox.utils.volume import Volume
+
+T = TypeVar("T")
 
 LOGGER: Final = "inbox"
 _WAIT_BASE_SECONDS: Final = 0.5
@@ -53,13 +61,40 @@ def opened(config: Config, *, migrate: bool, pause: Callable[[float], bool] | No
     refuse_sqlite_on_network(config)
     engine = create_engine(config)
     try:
-        _prepare(engine, upgrade if migrate else require_current, pause)
         sessions = Sessions(get_session_factory(engine))
-        with sessions.reading() as session:
-            known = known_volume(session=session)
+
+        def prepare() -> str | None:
+            (upgrade if migrate else require_current)(engine)
+            with sessions.reading() as session:
+                return known_volume(session=session)
+
+        known = patiently(prepare, pause)
         yield Opened(config, engine, sessions, replace(volume_of(config), id=known or ""))
     finally:
         close(engine)
+
+
+def patiently(begin: Callable[[], T], pause: Callable[[float], bool] | None) -> T:
+    """
+    Return what `begin` returns, as soon as the database and the volume allow it; what is waited for is told once.
+
+    `pause` takes seconds, and returns False to give up, in which case the error comes out, as it does without `pause`.
+    """
+    logger, said = logging.getLogger(LOGGER), set[str]()
+    for failures in count():
+        try:
+            return begin()
+        except (DatabaseUnavailableError, StorageError) as error:
+            if pause is None:
+                raise
+            what = "database" if isinstance(error, DatabaseUnavailableError) else "volume"
+            text = f"waiting for the {what}: {describe_error(error)}"
+            if text not in said:
+                said.add(text)
+                logger.warning("%s", text)
+            if not pause(calculate_backoff(failures, _WAIT_BASE_SECONDS, _WAIT_MAX_SECONDS)):
+                raise
+    raise AssertionError("counting does not end")
 
 
 @contextmanager
@@ -151,22 +186,3 @@ def handler_settings(config: Config) -> HandlerSettings:
         max_text_chars=config.max_text_chars,
         storage_base=config.storage_base_path,
     )
-
-
-def _prepare(engine: Engine, prepare: Callable[[Engine], object], pause: Callable[[float], bool] | None) -> None:
-    logger = logging.getLogger(LOGGER)
-    said: set[str] = set()
-    for failures in count():
-        try:
-            prepare(engine)
-        except DatabaseUnavailableError as error:
-            if pause is None:
-                raise
-            text = describe_error(error)
-            if text not in said:
-                said.add(text)
-                logger.warning("waiting for the database: %s", text)
-            if not pause(calculate_backoff(failures, _WAIT_BASE_SECONDS, _WAIT_MAX_SECONDS)):
-                raise
-        else:
-            return

@@ -1,28 +1,25 @@
 """Serving: the whole service, put together from plain values and run until it is asked to stop."""
 
-import multiprocessing
-import signal
-import sys
-import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Final
 
-from inbox.app.mounting import hold_log, keep_log_to, mounted, patiently, require_before_connecting
+from inbox.app.mounting import hold_log, keep_log_to, mounted, require_before_connecting
 from inbox.app.opening import (
     LOGGER,
     Opened,
     handler_settings,
     locality_of,
     opened,
+    patiently,
     refuse_to_forget,
     unannounced_on,
     volume_of,
 )
+from inbox.app.stopping import Stop
 from inbox.app.unpacking import spawn_unpacker
 from inbox.app.values import file_for_handler, quiet_of, timing_of
 from inbox.app.working import spawn_worker
@@ -55,7 +52,6 @@ from inbox.utils.clock import Bell, SystemClock
 
 SCAN_SECONDS: Final = {"local": 15.0, "network": 5.0}
 ONCE_SCAN_SECONDS: Final = 1.0
-_TOGETHER_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,46 +228,3 @@ def compose(
         unannounced=unannounced_on(config),
         at_start=reoffering.reoffer if config.retry_on_new_version else None,
     )
-
-
-class Stop:
-    """
-    SIGTERM and SIGINT ask for an orderly end; the second one ends the process at once.
-
-    Two that come together are one: timeout(1), for example, sends its signal to the process and to the process group.
-    """
-
-    def __init__(self) -> None:
-        self.reason = ""
-        self._asked_at = 0.0
-        self._told: SimpleQueue[str] = SimpleQueue()  # may be put into by a signal handler, whatever was interrupted
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._asked)
-        signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when somebody opens a drop just while it is judged
-
-    def is_asked(self) -> bool:
-        return bool(self.reason)
-
-    def wait(self) -> None:
-        while self.pause(3600):
-            pass
-
-    def pause(self, seconds: float) -> bool:
-        """Wait so long, or until asked; False when asked."""
-        if not self.is_asked():
-            with suppress(Empty):
-                self._told.get(timeout=seconds)
-        return not self.is_asked()
-
-    def _asked(self, number: int, _frame: object) -> None:
-        if self.reason and time.monotonic() - self._asked_at < _TOGETHER_SECONDS:
-            return
-        if self.reason:
-            for child in multiprocessing.active_children():
-                child.kill()
-            sys.stderr.write("inbox: ended by a second signal\n")
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self._asked_at = time.monotonic()
-        self.reason = signal.Signals(number).name
-        self._told.put(self.reason)

@@ -152,13 +152,17 @@ def release_batch(
     )
 
 
-def rescue_batch(token: str, *, max_attempts: int, now: datetime, session: Session) -> bool:
-    """Take an extraction back from a holder that is gone; its attempt counts, and the last one ends it as failed."""
+def rescue_batch(token: str, *, max_attempts: int, now: datetime, session: Session) -> BatchRecord | None:
+    """
+    Take an extraction back from a holder that is gone; its attempt counts, and the last one ends it as failed.
+
+    Returns what became of the batch, None when the lease was on no batch.
+    """
     job = session.scalars(
         select(ProcessingJob).where(ProcessingJob.lease_token == token, ProcessingJob.status == BatchState.EXTRACTING)
     ).one_or_none()
     if job is None:
-        return False
+        return None
     job.lease_token, job.updated_at = None, now
     if job.attempt_count < max_attempts:
         job.status, job.due_at = BatchState.RECEIVED, now
@@ -166,7 +170,7 @@ def rescue_batch(token: str, *, max_attempts: int, now: datetime, session: Sessi
         job.status, job.completed_at = BatchState.FAILED, now
         job.reason_code = "EXTRACTION_DIED"
         job.error_message = f"every one of {job.attempt_count} attempts to unpack the archive died on the way"
-    return True
+    return record_of(job)
 
 
 def forget_batch(batch_id: str, *, token: str | None, session: Session) -> bool:

@@ -24,7 +24,9 @@ def reason_beside(archive: Path) -> Path:
     return archive.with_name(fitting(archive.name, ".reason.json"))
 
 
-def move_aside(path: Path, identity: DropIdentity, folder: Path, name: str, batch_id: str) -> Path:
+def move_aside(
+    path: Path, identity: DropIdentity, folder: Path, name: str, batch_id: str, *, drafts: Path | None = None
+) -> Path:
     """
     Move an archive out of the uploads, never over another one; return where it lies.
 
@@ -36,10 +38,10 @@ def move_aside(path: Path, identity: DropIdentity, folder: Path, name: str, batc
     try:
         for place in (as_it_came, numbered):
             with suppress(FileExistsError):
-                move_file(path, place, only_writer=True)
+                move_file(path, place, drafts=drafts)
                 return _verified(place, identity, path)
         numbered.unlink(missing_ok=True)
-        move_file(path, numbered, only_writer=True)
+        move_file(path, numbered, drafts=drafts)
     except FileNotFoundError:
         return numbered if numbered.exists() else as_it_came
     return _verified(numbered, identity, path)

@@ -24,6 +24,7 @@ from inbox.pipeline.places import find_moved, fitting, move_aside, reason_beside
 from inbox.utils.clock import Clock
 from inbox.utils.drops import look_at
 from inbox.utils.filesystem import open_atomically, safe_write_file, sync_directory
+from inbox.utils.remnants import unpublish
 from inbox.utils.volume import Volume, find_by_stored_name, storable
 
 RECEIPT_SCHEMA_VERSION: Final = 1
@@ -57,6 +58,8 @@ class Reporter:
         receipt = self._write_receipt(batch.drop_name, batch, str(batch.state), batch.reason_code, batch.reason)
         archive = self._archive(batch, receipt)
         self._volume.require()  # an archive that seems to be gone may have gone with the volume
+        if never_unpacked(batch):
+            unpublish(self._volume, batch.batch_id, batch.run_id, is_idle=lambda: self._is_at_rest(batch))
         with self._sessions.writing() as session:
             marked = batches.mark_batch_reported(
                 batch.batch_id, run_id=batch.run_id, zip_path=archive, now=self._clock.now(), session=session
@@ -65,6 +68,11 @@ class Reporter:
         if newest is not None and newest.state in FINAL_BATCH_STATES:  # our receipt may have replaced a later run's
             self._write_receipt(newest.drop_name, newest, str(newest.state), newest.reason_code, newest.reason)
         return Reported(self._volume.relative(receipt), archive)
+
+    def _is_at_rest(self, batch: BatchRecord) -> bool:
+        with self._sessions.reading() as session:
+            present = batches.find_batches([batch.batch_id], session=session).get(batch.batch_id)
+        return present is not None and present.run_id == batch.run_id and never_unpacked(present)
 
     def report_duplicate(self, drop: Drop, batch: BatchRecord) -> Reported:
         """
@@ -75,7 +83,7 @@ class Reporter:
         name = storable(drop.name)
         if never_unpacked(batch):
             receipt = self._write_receipt(name, batch, str(batch.state), batch.reason_code, batch.reason)
-            target = move_aside(drop.path, drop.identity, self._volume.quarantine, name, batch.batch_id)
+            target = self._move(drop.path, drop.identity, self._volume.quarantine, name, batch.batch_id)
             self._write_reason(target, name, batch, receipt)
             return Reported(self._volume.relative(receipt), self._volume.relative(target))
         reason = f"the same content was taken as {batch.drop_name} and is {batch.state}"
@@ -91,7 +99,7 @@ class Reporter:
         """Tell the dropper why a drop is not taken, and move it away; `content_id` tells it from others of its name."""
         receipt = self._write_batchless_receipt(drop, "quarantined", completeness)
         name = storable(drop.name)
-        target = move_aside(drop.path, drop.identity, self._volume.quarantine, name, content_id)
+        target = self._move(drop.path, drop.identity, self._volume.quarantine, name, content_id)
         reason = {
             "drop": name,
             "batch_id": None,
@@ -101,7 +109,7 @@ class Reporter:
             "receipt": self._volume.relative(receipt),
             "what_to_do": "drop a ZIP",
         }
-        _write_reason(target, reason)
+        self._lay_beside(target, reason)
         return Reported(self._volume.relative(receipt), self._volume.relative(target))
 
     def _write_batchless_receipt(self, drop: Drop, state: str, completeness: Completeness) -> Path:
@@ -110,7 +118,7 @@ class Reporter:
         head = self._head(name, state, completeness.reason_code, completeness.reason)
         counts = dict.fromkeys(("members", "files", "skipped", "succeeded", "failed"), 0)
         text = json.dumps(head | counts | {"entries": []}, ensure_ascii=False, indent=1)
-        safe_write_file(path, text + "\n", only_writer=True)
+        safe_write_file(path, text + "\n", drafts=self._volume.drafts)
         return path
 
     def withdraw_incomplete(self, drop: Drop) -> None:
@@ -129,7 +137,7 @@ class Reporter:
         self, drop_name: str, batch: BatchRecord, state: str, reason_code: str | None, reason: str | None
     ) -> Path:
         path = self._volume.receipts / fitting(drop_name, f".{short_id(batch.batch_id)}.json")
-        with self._sessions.reading() as session, open_atomically(path, only_writer=True) as file:
+        with self._sessions.reading() as session, open_atomically(path, drafts=self._volume.drafts) as file:
             counts = get_batch_statistics(batch.batch_id, session=session)
             head = self._head(drop_name, state, reason_code, reason)
             head |= {"batch_id": batch.batch_id, "run_id": batch.run_id}
@@ -165,7 +173,7 @@ class Reporter:
         if path is not None and not refused:
             return self._to_rest(path, batch.identity, batch.drop_name, batch)
         if path is not None:
-            target = move_aside(path, batch.identity, folder, batch.drop_name, batch.batch_id)
+            target = self._move(path, batch.identity, folder, batch.drop_name, batch.batch_id)
         else:  # an earlier report may have moved it, and died before it could say so
             found = find_moved(batch.identity, folder, batch.drop_name, batch.batch_id)
             if found is None:
@@ -187,7 +195,7 @@ class Reporter:
         """Leave, move or delete a finished archive; what is to be deleted is moved first, to see that it is the one."""
         if self._after_success == "keep":
             return self._volume.relative(path)
-        target = move_aside(path, identity, self._volume.processed, name, batch.batch_id)
+        target = self._move(path, identity, self._volume.processed, name, batch.batch_id)
         if self._is_to_be_deleted(batch):
             _delete(target)
             return ""
@@ -207,17 +215,19 @@ class Reporter:
             "receipt": self._volume.relative(receipt),
             "what_to_do": f"mend the archive and drop it again, or: inbox retry {short_id(batch.batch_id)}",
         }
-        _write_reason(target, reason)
+        self._lay_beside(target, reason)
+
+    def _lay_beside(self, target: Path, reason: Mapping[str, str | None]) -> None:
+        text = json.dumps(reason, ensure_ascii=False, indent=1)
+        safe_write_file(reason_beside(target), text + "\n", drafts=self._volume.drafts)
+
+    def _move(self, path: Path, identity: DropIdentity, folder: Path, name: str, batch_id: str) -> Path:
+        return move_aside(path, identity, folder, name, batch_id, drafts=self._volume.drafts)
 
 
 def _delete(archive: Path) -> None:
     archive.unlink(missing_ok=True)
     sync_directory(archive.parent)
-
-
-def _write_reason(target: Path, reason: Mapping[str, str | None]) -> None:
-    text = json.dumps(reason, ensure_ascii=False, indent=1)
-    safe_write_file(reason_beside(target), text + "\n", only_writer=True)
 
 
 def entry_of(entry: Entry) -> dict[str, Any]:

@@ -42,6 +42,8 @@ class Rescue:
     owner: str
     released: int
     charged: tuple[tuple[ClaimedFile, Outcome], ...]
+    ended: BatchRecord | None = None
+    """The batch whose last attempt at its extraction this was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +117,12 @@ class Rescuer:
         with self._sessions.writing() as session:
             if not leasing.take_over(lease, owner_is_dead=owner_is_dead, session=session):
                 return None
-            batches.rescue_batch(lease.token, max_attempts=self._policy.max_attempts, now=now, session=session)
+            batch = batches.rescue_batch(lease.token, max_attempts=self._policy.max_attempts, now=now, session=session)
             guilty = None if in_hand is None else {hand.doc_id for hand in in_hand if hand.token == lease.token}
             charged = self._charge(lease.token, guilty, error, now, session, is_ours=is_ours)
             released = work.release_files(lease.token, session=session)
-        return Rescue(lease.owner, released, charged)
+        ended = batch if batch is not None and batch.state is BatchState.FAILED else None
+        return Rescue(lease.owner, released, charged, ended)
 
     def _charge(
         self,
@@ -195,16 +198,6 @@ class Rescuer:
                 )
             if files:
                 yield running[key], files
-
-    def forget_vanished(self, is_gone: Callable[[BatchRecord], bool]) -> Iterator[BatchRecord]:
-        """Forget received batches whose drop was taken away before anybody extracted it."""
-        with self._sessions.reading() as session:
-            waiting = batches.find_open_batches([BatchState.RECEIVED], session=session)
-        for batch in waiting:
-            if is_gone(batch):
-                with self._sessions.writing() as session:
-                    if batches.forget_batch(batch.batch_id, token=None, session=session):
-                        yield batch
 
     def _verdict(self, file: FileExtraction, error: WorkerError, now: datetime) -> Outcome:
         again = should_retry(error, file.retry_count + 1, self._policy.max_attempts)

@@ -6,19 +6,18 @@ OSError, such as a missing source or a name that is too long, comes out as it is
 """
 
 import errno
-import itertools
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
 from inbox.core.errors import NotSettledError, StorageError, UnsafePathError
+from inbox.utils.drafts import new_draft
 from inbox.utils.filetypes import get_file_type
 
 __all__ = [
@@ -52,7 +51,6 @@ _HINTS: Final = {
 }
 _NOT_FOR_DIRECTORIES: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF})
 _NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL})
-_MAX_NAME_BYTES: Final = 255
 
 
 def resolve_storage_path(relative_path: StrPath, base_path: StrPath = "/shared") -> str:
@@ -116,41 +114,41 @@ def safe_read_file(path: StrPath) -> bytes:
         return file.read()
 
 
-def safe_write_file(path: StrPath, content: bytes | str, *, only_writer: bool = False) -> None:
+def safe_write_file(path: StrPath, content: bytes | str, *, drafts: Path | None = None) -> None:
     """
     Write a file so that readers see the old content or the new, and a crash afterwards loses neither. Text is UTF-8.
 
-    `only_writer` as for `open_atomically`. Raises StorageError when the volume cannot take it now.
+    `drafts` as for `open_atomically`. Raises StorageError when the volume cannot take it now.
     """
-    with open_atomically(path, only_writer=only_writer) as file:
+    with open_atomically(path, drafts=drafts) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def open_atomically(path: StrPath, *, only_writer: bool = False) -> Iterator[BinaryIO]:
+def open_atomically(path: StrPath, *, drafts: Path | None = None) -> Iterator[BinaryIO]:
     """
     Open a file for writing that takes its name, durably, when the block ends without an exception.
 
-    A temporary file with a dot name next to the target is written, synced and renamed, and removed if that fails.
-    `only_writer` says that nobody else is writing this file, as a lock warrants: then what crashes left of earlier
-    tries is removed too. Raises StorageError when the volume cannot take it now.
+    It is written in the folder `drafts`, on the same file system, whose owner clears it (`clear_drafts`) of what
+    crashes leave there; without one, beside its target. Of several that write one file at once the last one counts.
+    Raises StorageError when the volume cannot take it now.
     """
     target = Path(path)
     with _waiting_for_storage(target):
-        with _temporary_next_to(target, only_writer=only_writer) as (temporary, file):
+        with new_draft(drafts or target.parent, target.name) as (draft, file):
             yield file
             _sync(file)
-            temporary.replace(target)
+            _name(draft, target)
         sync_directory(target.parent)
 
 
-def move_file(source: StrPath, target: StrPath, *, only_writer: bool = False) -> None:
+def move_file(source: StrPath, target: StrPath, *, drafts: Path | None = None) -> None:
     """
     Move a regular file, never over another one.
 
     Within a file system the file gets its new name, durably, then loses the old one; a move that a crash left between
     the two is finished by repeating it. Across file systems it is copied, synced and named, then the source removed;
-    `only_writer` says of the copy what it says for `open_atomically`.
+    `drafts` is for the copy what it is for `open_atomically`.
     Raises FileExistsError, FileNotFoundError, UnsafePathError for a link, StorageError, and NotSettledError when the
     source changed while it was copied.
     """
@@ -163,7 +161,7 @@ def move_file(source: StrPath, target: StrPath, *, only_writer: bool = False) ->
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            _copy_into_free_name(old, new, only_writer=only_writer)
+            _copy_into_free_name(old, new, drafts or new.parent)
             old.unlink()
         sync_directory(old.parent)
 
@@ -228,50 +226,41 @@ def _rename_over_reservation(old: Path, new: Path) -> None:
     sync_directory(new.parent)
 
 
-def _copy_into_free_name(old: Path, new: Path, *, only_writer: bool) -> None:
+def _copy_into_free_name(old: Path, new: Path, drafts: Path) -> None:
     if os.path.lexists(new):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new))
-    with _open_regular(old) as source, _temporary_next_to(new, only_writer=only_writer) as (temporary, copy):
+    with _open_regular(old) as source, new_draft(drafts, new.name) as (draft, copy):
         before = os.fstat(source.fileno())
         shutil.copyfileobj(source, copy, 1 << 20)
         copy.flush()
         after = os.fstat(source.fileno())
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise NotSettledError("The file changed while it was moved", subject=str(old))
-        os.utime(temporary, ns=(after.st_atime_ns, after.st_mtime_ns))
+        os.utime(draft, ns=(after.st_atime_ns, after.st_mtime_ns))
         _sync(copy)
-        _rename_into_free_name(temporary, new)
-
-
-@contextmanager
-def _temporary_next_to(target: Path, *, only_writer: bool) -> Iterator[tuple[Path, BinaryIO]]:
-    """
-    Yield a new file beside the target, open for writing; whatever happens, its name is gone afterwards.
-
-    The only writer numbers its names, and so meets what crashes left without having to list the folder. A name that is
-    taken is passed over and removed at the end: should its writer live after all, its rename fails, and nothing else.
-    """
-    left: list[Path] = []
-    for number in itertools.count():
-        temporary = _temporary_name(target, f"{number}" if only_writer else secrets.token_hex(6))
         try:
-            descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
-            break
-        except FileExistsError:
-            left.append(temporary)
+            _rename_into_free_name(draft, new)
+        except OSError as error:
+            if error.errno != errno.EXDEV or drafts == new.parent:
+                raise
+            _copy_into_free_name(draft, new, new.parent)
+
+
+def _name(draft: Path, target: Path) -> None:
+    """Let a finished draft replace the target, also where the target's folder is a mount of its own."""
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield temporary, file
-    finally:
-        for name in (temporary, *(left if only_writer else ())):
-            with suppress(OSError):
-                name.unlink(missing_ok=True)
-
-
-def _temporary_name(target: Path, distinction: str) -> Path:
-    suffix = f".{distinction}.tmp"
-    stem = os.fsencode(target.name)[: _MAX_NAME_BYTES - 1 - len(suffix)]
-    return target.with_name(f".{os.fsdecode(stem)}{suffix}")
+        draft.replace(target)
+    except FileNotFoundError as error:
+        if draft.exists():
+            raise
+        raise StorageError("what was being written was cleared away", subject=str(target)) from error
+    except OSError as error:
+        if error.errno != errno.EXDEV or draft.parent == target.parent:
+            raise
+        with draft.open("rb") as written, new_draft(target.parent, target.name) as (beside, copy):
+            shutil.copyfileobj(written, copy, 1 << 20)
+            _sync(copy)
+            beside.replace(target)
 
 
 def _sync(file: BinaryIO) -> None:

@@ -63,12 +63,17 @@ class Volume:
         return self.private / INSTANCES
 
     @property
+    def drafts(self) -> Path:
+        """Where receipts and the like are written before they get their names."""
+        return self.private / "drafts"
+
+    @property
     def sentinel(self) -> Path:
         return self.private / "volume"
 
     def make(self) -> None:
         """Create what is missing, durably. Raises OSError when the volume does not allow it."""
-        for folder in (*self._places(), self.staging, self.locks, self.instances):
+        for folder in (*self._places(), self.staging, self.locks, self.instances, self.drafts):
             if not folder.is_dir():
                 folder.mkdir(parents=True, exist_ok=True)
                 sync_directory(folder.parent)

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pipeline_parts import Clock
 
-from inbox.app.mounting import adopt, mounted, patiently
-from inbox.app.opening import Opened, volume_of
+from inbox.app.mounting import adopt, mounted
+from inbox.app.opening import Opened, patiently, volume_of
 from inbox.config import Config
-from inbox.core.errors import ConfigurationError, StorageError
+from inbox.core.errors import ConfigurationError, DatabaseUnavailableError, StorageError
 from inbox.database import facts
 from inbox.utils import sentinel
 from inbox.utils.sentinel import make_sentinel, read_sentinel
@@ -122,6 +122,25 @@ def test_missing_volume_is_waited_for(at_hand, caplog):
     at_hand.volume.sentinel.unlink()
     with pytest.raises(StorageError):
         patiently(lambda: mounted(at_hand, Clock()), lambda _: False)
+
+
+def test_database_that_goes_away_during_the_start_is_waited_for(at_hand, caplog, monkeypatch):
+    """
+    A database that stops answering after the schema was made sure of is waited for as well, which is said once.
+    """
+    known_volume, waits = facts.known_volume, []
+
+    def fail(*, session):
+        if len(waits) < 2:
+            raise DatabaseUnavailableError("the database does not answer")
+        return known_volume(session=session)
+
+    monkeypatch.setattr(facts, "known_volume", fail)
+    volume = patiently(lambda: mounted(at_hand, Clock()), lambda seconds: waits.append(seconds) or True).volume
+
+    assert volume.id == known(at_hand)
+    assert 2 == len(waits)
+    assert 1 == caplog.text.count("waiting for the database")
 
 
 def test_other_volume_is_refused_and_adopted(at_hand):

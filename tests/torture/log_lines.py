@@ -10,7 +10,7 @@ from typing import Final
 EXPECTED: Final = re.compile(
     r"a handler's own words"
     r"|inbox: .* stays in the uploads: .*"
-    r"|FATAL:  terminating connection .*"  # libpq's own
+    r"|(FATAL|WARNING):  terminating connection .*"  # libpq's own
     r"|inbox: ended by a second signal"
     r"|inbox: log file .* (cannot be written|is written again).*"
     r"|inbox: .*(is not writable|not a folder|cannot make|cannot mark|does not exist).*"  # started without its volume

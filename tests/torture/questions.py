@@ -229,7 +229,8 @@ ABOUT_DROPS: Final = [
         f"""
         SELECT t.file, t.state FROM receipts t WHERE NOT EXISTS (
             SELECT 1 FROM drops d WHERE t.drop_name = d.name
-                AND t.file = CASE WHEN d.fate = 'left' THEN d.name || '.json' ELSE {_SHORT_NAME} END)
+                AND t.file = CASE WHEN d.fate = 'left' OR (d.fate = 'withdrawn' AND t.state = 'incomplete')
+                    THEN d.name || '.json' ELSE {_SHORT_NAME} END)
         """,
     ),
     (

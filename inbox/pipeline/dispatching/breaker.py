@@ -96,7 +96,7 @@ class Breaker:
         self.failures = 0
         self.probes = 0
         self.charged: tuple[str, ...] = ()
-        """The files whose failures opened it, in order, each once."""
+        """The files whose failures opened it, in order, each as often as it failed."""
 
     def seconds_to_probe(self, now: float) -> float:
         """Return how long no file may be handed to the handler; 0 when one may, as any while it is closed."""
@@ -118,7 +118,7 @@ class Breaker:
         if failures < SHARE * self._size:
             return Effect.NONE
         self.is_open, self.failures, self.probes = True, failures, 0
-        self.charged = tuple(dict.fromkeys(doc for cause, doc in self._latest if cause == trouble.cause))
+        self.charged = tuple(doc_id for cause, doc_id in self._latest if cause == trouble.cause)
         self._known = {trouble.cause}
         self._latest.clear()
         self._wait(trouble, now)

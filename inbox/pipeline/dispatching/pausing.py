@@ -5,7 +5,7 @@ Files of a handler that is paused go back uncounted, due when it is tried next: 
 files of other handlers pass. Where one handler gets every file, nothing is claimed meanwhile.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import timedelta
 from queue import SimpleQueue
@@ -121,8 +121,10 @@ class Pausing:
         if put_off:
             self._give_back(token, [(doc_id, self._due_in(handler, probed)) for doc_id, handler, probed in put_off])
         refund, self._to_refund = self._to_refund, []
-        if refund:
-            self._refund([(doc_id, self._due_in(handler, probed=False)) for doc_id, handler in refund])
+        times = Counter(refund)
+        while times:
+            self._refund([(doc_id, self._due_in(handler, probed=False)) for doc_id, handler in times])
+            times -= Counter(dict.fromkeys(times, 1))
         return len(put_off)
 
     def _close_recovered(self) -> None:

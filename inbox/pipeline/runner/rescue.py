@@ -14,13 +14,15 @@ from inbox.events import Emit
 from inbox.lifecycle import BatchState
 from inbox.pipeline.claiming import clear_locks
 from inbox.pipeline.extracting import clear_staging
+from inbox.pipeline.forgetting import forget_vanished
 from inbox.pipeline.instances import Instance
 from inbox.pipeline.observing import Observer
-from inbox.pipeline.rescuing import Rescuer
+from inbox.pipeline.rescuing import Rescue, Rescuer
 from inbox.pipeline.runner.timing import Timing
 from inbox.pipeline.unpackers.supervising import End
 from inbox.pipeline.watching import scan
 from inbox.utils.clock import Clock
+from inbox.utils.drafts import clear_drafts
 from inbox.utils.drops import look_at
 from inbox.utils.volume import Volume, find_by_stored_name
 
@@ -58,12 +60,11 @@ class Rescuing:
         )
         for rescue in rescued:
             self.emit(events.WorkRescued(rescue.owner, rescue.released, len(rescue.charged)))
-            for claimed, outcome in rescue.charged:
-                self.emit(events.attempt_event(claimed, outcome, counts=True))
+            self._tell(rescue)
         unleased = self.rescuer.rescue_unleased(timeout=self.timing.batch_time) + self.rescuer.bring_back()
         for batch, files in self.rescuer.end_overdue():
             self.emit(events.BatchOverdue(batch.batch_id, batch.drop_name, files))
-        for batch in self.rescuer.forget_vanished(self._is_gone):
+        for batch in forget_vanished(self.sessions, self.volume, self._is_gone):
             self.emit(events.BatchForgotten(batch.batch_id, batch.drop_name, "the drop left the uploads"))
         if rescued or unleased:
             self.on_rescued()
@@ -76,8 +77,7 @@ class Rescuing:
         for lease in leases:
             rescue = self.rescuer.settle(lease, in_hand=in_hand, error=error, owner_is_dead=True, is_ours=True)
             if rescue is not None:
-                for claimed, outcome in rescue.charged:
-                    self.emit(events.attempt_event(claimed, outcome, counts=True))
+                self._tell(rescue)
                 if rescue.released:
                     self.emit(events.FilesReleased(rescue.released))
 
@@ -95,17 +95,15 @@ class Rescuing:
             elif end is End.STOPPED:
                 self._release(lease)
         self.settle_dead_worker(owner, in_hand=(), error=RetryableError("its unpacker died"))
-        with self.sessions.reading() as session:
-            records = batches.find_batches([lease.batch_id for lease in held], session=session)
-        for record in records.values():
-            if end is End.DIED and record.state is BatchState.FAILED:
-                self.emit(
-                    events.BatchRefused(
-                        record.batch_id, record.drop_name, record.reason_code or "", record.reason or ""
-                    )
-                )
         self.volume.require()
         clear_staging(self.volume, self._open_tokens)
+
+    def _tell(self, rescue: Rescue) -> None:
+        for claimed, outcome in rescue.charged:
+            self.emit(events.attempt_event(claimed, outcome, counts=True))
+        batch = rescue.ended
+        if batch is not None:
+            self.emit(events.BatchRefused(batch.batch_id, batch.drop_name, batch.reason_code or "", batch.reason or ""))
 
     def _refuse_too_slow(self, lease: BatchLease) -> None:
         error = refuse("TOO_SLOW", "its unpacker had to be killed")
@@ -145,6 +143,7 @@ class Rescuing:
         self.volume.require()
         clear_staging(self.volume, self._open_tokens)
         clear_locks(self.volume.locks)
+        clear_drafts(self.volume.drafts)
         with self.sessions.reading() as session:
             self.instance.bury_dead(leasing.lease_owners(session=session))
 

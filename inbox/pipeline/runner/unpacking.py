@@ -28,6 +28,7 @@ from inbox.domain import BatchLease, Extraction
 from inbox.events import Emit
 from inbox.lifecycle import BatchState
 from inbox.pipeline.extracting import extract
+from inbox.pipeline.forgetting import forget_held
 from inbox.pipeline.registering import Registrar
 from inbox.pipeline.runner.timing import Timing
 from inbox.pipeline.unpackers.fates import Done, Fate, GivenBack, PutBack, Task, Unwritten
@@ -159,10 +160,8 @@ class Unpacker:
         with self.sessions.writing() as session:
             return batches.release_batch(lease, due_at=due_at, counted=False, now=now, session=session, reason=reason)
 
-    @retry_when_busy
     def _forget(self, lease: BatchLease) -> None:
-        with self.sessions.writing() as session:
-            batches.forget_batch(lease.batch_id, token=lease.token, session=session)
+        forget_held(lease, self.sessions, self.volume, still_held=lambda: self._still_held(lease))
 
     def _tell(self, lease: BatchLease, extraction: Extraction, extracting: float, registering: float) -> None:
         self.emit(
