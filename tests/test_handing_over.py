@@ -7,13 +7,15 @@ import pytest
 
 from inbox.core.errors import ArchiveRefusedError, DatabaseUnavailableError, StorageError
 from inbox.database.batches import find_batches
+from inbox.database.operations import get_batch_by_id
 from inbox.domain import BatchLease
 from inbox.events import BatchRefused, BatchReleased, DropWaits
-from inbox.pipeline.claiming import identify
+from inbox.pipeline.claiming import Claimed, identify
 from inbox.pipeline.runner import Intake
 from inbox.pipeline.settling import BREATH_SECONDS, Settler
 from inbox.pipeline.unpackers.fates import Busy, Claiming, Died, Done, InTrouble, TooSlow, Untaken
 from inbox.pipeline.unpackers.supervising import End
+from inbox.utils.drops import look_at
 
 
 class Patient:
@@ -203,6 +205,34 @@ def test_claim_of_a_dead_database_is_given_back_under_its_owner(house, patient):
 
     assert not rests
     assert ["UNFINISHED"] == [event.reason_code for event in house.heard(BatchReleased)]
+
+
+def test_claim_that_the_database_carries_out_late_is_given_back(house, patient):
+    """
+    A claim that was not there when the database answered again, and appears later, is given back all the same, unless
+    its drop is in hand by then.
+    """
+    drop(house, "drop.zip")
+    house.take()
+    batch_id, path = name_batch(house), house.volume.uploads / "drop.zip"
+    left = Claiming(house.owner, batch_id, "drop.zip")
+    patient.tell("drop.zip", InTrouble(DatabaseUnavailableError("gone"), left))
+    with pytest.raises(DatabaseUnavailableError):
+        house.intake.round()
+    house.intake._trouble = None
+    house.intake.round()
+    late = house.claimer.claim(batch_id, look_at(path), drop_name="drop.zip", zip_path="uploads/drop.zip")
+    house.intake.round()
+    while_in_hand = house.heard(BatchReleased)
+    patient.tell("drop.zip", Busy())
+    house.intake.round()
+    house.intake.round()
+
+    assert isinstance(late, Claimed)
+    assert [] == while_in_hand
+    assert ["UNFINISHED"] == [event.reason_code for event in house.heard(BatchReleased)]
+    assert "received" == get_batch_by_id(batch_id).status
+    assert {} == patient.in_hand
 
 
 @pytest.mark.parametrize("batch_id", [None, "b1"])

@@ -111,7 +111,7 @@ def test_claim_that_counts_late_is_given_back(far_house, proxy, postgresql_url):
     house.drop(members=FILES)
     with pytest.raises(DatabaseUnavailableError):
         house.take()
-    house.intake._give_back_left()
+    house.intake._end_unfinished()
     rule.go.set()
     assert rule.done.wait(30)
     patiently(house.intake.round, house)

@@ -18,18 +18,18 @@ from inbox.database.connection import Sessions
 from inbox.domain import Drop
 from inbox.events import Emit
 from inbox.lifecycle import BatchState
-from inbox.pipeline.claiming import LockedOut, give_back
+from inbox.pipeline.claiming import LockedOut
 from inbox.pipeline.extracting import NoRoomError
 from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.runner.leaving import Leaving
 from inbox.pipeline.runner.postponing import Postponing
 from inbox.pipeline.runner.recollecting import Recollection
 from inbox.pipeline.runner.timing import Timing
+from inbox.pipeline.runner.unfinished import UnfinishedClaims
 from inbox.pipeline.settling import Settled, Settler
 from inbox.pipeline.unpackers.fates import (
     Busy,
     Changed,
-    Claiming,
     Died,
     Done,
     Fate,
@@ -91,8 +91,7 @@ class Intake:
     """Drops that found no unpacker in the latest round."""
     _heard: deque[tuple[Task, Fate]] = field(init=False, default_factory=deque)
     """What became of drops, and is not taken in yet."""
-    _left: list[Claiming] = field(init=False, default_factory=list)
-    """Claims that were not brought to an end."""
+    _unfinished: UnfinishedClaims = field(init=False)
     _trouble: tuple[str, Exception] | None = field(init=False, default=None)
     """What concerns all drops, and which of them met it."""
 
@@ -100,6 +99,7 @@ class Intake:
         self._leaving = Leaving(self.volume, self.reporter, self.timing, self.emit)
         self._postponing = Postponing(self.volume, self.clock)
         self._recollection = Recollection(self.volume, self.sessions, self.clock)
+        self._unfinished = UnfinishedClaims(self.sessions, self.clock, self.emit)
         self._locked_out = LockedOut(self.clock, patience=self.timing.lease_life)
 
     @property
@@ -114,7 +114,7 @@ class Intake:
         Raises StorageError or DatabaseUnavailableError when the service has to wait. A drop that is too big for the
         room there is does so only after the others had their turn, and again until there is room.
         """
-        self._give_back_left()
+        self._end_unfinished()
         self._hear()
         for name in self._crowded_out:
             self.settler.announce(name)  # it need not become quiet for having found no place
@@ -137,6 +137,11 @@ class Intake:
                 self._hand_over(drop)
         self._tell_trouble()
 
+    def _end_unfinished(self) -> None:
+        """Give back claims of a database that went away; their ends may have counted all the same."""
+        if self._unfinished.give_back({storable(name) for name in self._in_hand}):
+            self.on_registered()
+
     def _scan(self) -> list[Drop]:
         """Return the drops there are, and forget those that are gone."""
         others: dict[str, Kind] = {}
@@ -158,7 +163,7 @@ class Intake:
 
     def is_at_rest(self) -> bool:
         """Say whether every drop has been decided about, or waits for its writer."""
-        return self.next_look_in() is None and not (self._in_hand or self._crowded_out or self._left)
+        return self.next_look_in() is None and not (self._in_hand or self._crowded_out or self._unfinished)
 
     def _is_in_good_hands(self, drop: Drop) -> bool:
         """Say whether this very drop's batch is under way, or done and left here on purpose."""
@@ -258,7 +263,7 @@ class Intake:
                     return error
             case InTrouble(error, left):
                 if left is not None:
-                    self._left.append(left)
+                    self._unfinished.add(left)
                 if not isinstance(error, DatabaseUnavailableError):  # it may be this drop's alone: others come first
                     self._postpone_longer(drop)
                 return error
@@ -281,13 +286,3 @@ class Intake:
         want = self._postponing.want_of_room()
         if want is not None:
             raise want
-
-    def _give_back_left(self) -> None:
-        """Give back what was in hand when the database stopped answering."""
-        while self._left:
-            left = self._left[0]
-            if give_back(left.batch_id, left.owner, self.sessions, self.clock):
-                reason = "its claim could not be ended while the database did not answer"
-                self.emit(events.BatchReleased(left.batch_id, left.drop_name, "UNFINISHED", reason))
-            self._left.pop(0)
-            self.on_registered()  # its end may have counted all the same
