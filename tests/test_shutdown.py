@@ -76,6 +76,17 @@ def test_while_a_drop_is_unpacked(shared, database_url):
     assert 3 == len(shared.calls())
 
 
+def test_while_nothing_is_done(shared, database_url):
+    """
+    An idle service ends at once, and leaves no mark of its life.
+    """
+    with shared.service() as service:
+        status = service.terminate()
+
+    assert (0, ([], set(), 0)) == (status, held(database_url))
+    assert [] == os.listdir(shared.base / ".inbox" / "instances")
+
+
 def test_while_files_are_processed(shared, database_url):
     """
     Stopped in the middle of a page, the service finishes what is in hand and gives the rest back uncounted.
