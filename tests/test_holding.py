@@ -15,7 +15,7 @@ from inbox.events import FilesReleased, LeaseLost, OutcomeLost
 from inbox.lifecycle import FileState
 from inbox.pipeline.dispatching import recording
 from inbox.pipeline.dispatching.holding import Hold
-from inbox.pipeline.dispatching.worker import DRAIN, PROGRESS, TROUBLE
+from inbox.pipeline.dispatching.link import DRAIN, PROGRESS, TROUBLE
 
 TRUST = LIFE.total_seconds() * TRUST_SHARE
 

@@ -13,9 +13,9 @@ from played_processes import FakeProcess
 
 from inbox.core.errors import DatabaseRefusedError, DatabaseUnavailableError
 from inbox.events import TroubleBegan, WorkerDied
+from inbox.pipeline.dispatching.link import DRAIN, IDLE, PROGRESS, READY, TROUBLE, WAKE
 from inbox.pipeline.dispatching.slots import Slots
 from inbox.pipeline.dispatching.supervising import Supervision, Supervisor
-from inbox.pipeline.dispatching.worker import DRAIN, IDLE, PROGRESS, READY, TROUBLE, WAKE
 
 TIMEOUT = 300.0
 

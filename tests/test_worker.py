@@ -16,8 +16,9 @@ from inbox.events import AttemptSkipped, AttemptToRepeat, FilesReleased
 from inbox.handlers.base import File, HandlerSpec, Skip
 from inbox.handlers.registry import Registry
 from inbox.pipeline.dispatching.attempting import Attempting
+from inbox.pipeline.dispatching.link import IDLE, PROGRESS, READY, TROUBLE
 from inbox.pipeline.dispatching.slots import Slots
-from inbox.pipeline.dispatching.worker import IDLE, PROGRESS, READY, TROUBLE, Worker, WorkerPlan
+from inbox.pipeline.dispatching.worker import Worker, WorkerPlan
 
 FILE = File(Path("/x"), "a.txt", "a.txt", "text", 1, "0" * 64, "d1", "b1", "r1", 1)
 

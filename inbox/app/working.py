@@ -22,8 +22,9 @@ from inbox.handlers.registry import load_handlers
 from inbox.pipeline.dispatching.attempting import Attempting
 from inbox.pipeline.dispatching.breaker import share_of
 from inbox.pipeline.dispatching.excusing import Excusing
+from inbox.pipeline.dispatching.link import ORPHANED, TROUBLE, Link
 from inbox.pipeline.dispatching.slots import Slots
-from inbox.pipeline.dispatching.worker import ORPHANED, TROUBLE, Link, Worker, WorkerPlan
+from inbox.pipeline.dispatching.worker import Worker, WorkerPlan
 from inbox.service.folding import Folding
 from inbox.service.narrating import narrator
 from inbox.utils.clock import SystemClock

@@ -17,8 +17,9 @@ from inbox.domain import InHand
 from inbox.handlers.base import File, HandlerSpec
 from inbox.handlers.registry import Registry
 from inbox.pipeline.dispatching.attempting import Attempting
+from inbox.pipeline.dispatching.link import IDLE
 from inbox.pipeline.dispatching.slots import Slots
-from inbox.pipeline.dispatching.worker import IDLE, Worker, WorkerPlan
+from inbox.pipeline.dispatching.worker import Worker, WorkerPlan
 
 FILE = File(Path("/x"), "a.txt", "a.txt", "text", 1, "0" * 64, "d1", "b1", "r1", 1)
 FILES = ("a.txt", "docs/b.txt", "c.txt")

@@ -17,9 +17,9 @@ from inbox.core.errors import RetryableError, TimeoutError, WorkerError, describ
 from inbox.core.retry import calculate_backoff
 from inbox.domain import InHand
 from inbox.events import Emit, TroubleBegan, WorkerDied
+from inbox.pipeline.dispatching.link import DRAIN, IDLE, ORPHANED, PROGRESS, TROUBLE, WAKE
 from inbox.pipeline.dispatching.reports import Pauses, is_report, recovered_handler
 from inbox.pipeline.dispatching.slots import Slots
-from inbox.pipeline.dispatching.worker import DRAIN, IDLE, ORPHANED, PROGRESS, TROUBLE, WAKE
 from inbox.utils.clock import Clock
 
 _TICK_SECONDS: Final = 1.0
