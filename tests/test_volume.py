@@ -43,6 +43,7 @@ def test_volume_is_made_with_its_folders(storage):
             volume.receipts,
             volume.locks,
             volume.instances,
+            volume.drafts,
         )
     )
     assert "in/a.zip" == volume.relative(storage / "in" / "a.zip")

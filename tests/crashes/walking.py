@@ -220,6 +220,7 @@ class Crashing:
             "extracted/.staging": [],
             ".inbox/locks": [],
             ".inbox/instances": [],
+            ".inbox/drafts": [],
         }
         for name, wanted in places.items():
             yield from _differs(f"left: in {name}", wanted, sorted(os.listdir(base / name)))

@@ -37,6 +37,7 @@ LITTER: Final = {
     "an unpacking": ("extracted/.staging", "*"),
     "a lock": (".inbox/locks", "*"),
     "a mark of an instance": (".inbox/instances", "*"),
+    "a draft": (".inbox/drafts", "*"),
 }
 
 

@@ -201,6 +201,10 @@ def leave_a_lock(scene):
     (scene.base / ".inbox" / "locks" / "abc.lock").touch()
 
 
+def leave_a_draft(scene):
+    (scene.base / ".inbox" / "drafts" / ".a.json.0a1b2c.tmp").touch()
+
+
 def fail_what_succeeds(scene):
     scene.change(
         "UPDATE file_extractions SET status = 'failed', error_type = 'PARSE_ERROR'"
@@ -268,6 +272,7 @@ PLANTED = {
         (leave_a_lease, "the dead leave nothing behind"),
         (leave_a_staging_folder, "the dead leave nothing behind"),
         (leave_a_lock, "the dead leave nothing behind"),
+        (leave_a_draft, "the dead leave nothing behind"),
     ],
     "unexplained": [
         (call_after_failure, "no call begins after the file failed for good"),
