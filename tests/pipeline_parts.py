@@ -21,7 +21,12 @@ from inbox.pipeline.registering import Registrar
 from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.rescuing import Rescuer, RetryPolicy
 from inbox.pipeline.retrying import Retrier
-from inbox.pipeline.runner import Closing, Intake, Rescuing, Taker, Timing, Unpacker
+from inbox.pipeline.runner.closing import Closing
+from inbox.pipeline.runner.intake import Intake
+from inbox.pipeline.runner.rescue import Rescuing
+from inbox.pipeline.runner.taking import Taker
+from inbox.pipeline.runner.timing import Timing
+from inbox.pipeline.runner.unpacking import Unpacker
 from inbox.pipeline.settling import Settler
 from inbox.pipeline.summarising import Summariser
 from inbox.utils.volume import Volume

@@ -11,7 +11,7 @@ from inbox.database.operations import get_batch_by_id
 from inbox.domain import BatchLease
 from inbox.events import BatchRefused, BatchReleased, DropWaits
 from inbox.pipeline.claiming import Claimed, identify
-from inbox.pipeline.runner import Intake
+from inbox.pipeline.runner.intake import Intake
 from inbox.pipeline.settling import BREATH_SECONDS, Settler
 from inbox.pipeline.unpackers.fates import Busy, Claiming, Died, Done, InTrouble, TooSlow, Untaken
 from inbox.pipeline.unpackers.supervising import End

@@ -10,7 +10,7 @@ from inbox.core.errors import DatabaseUnavailableError
 from inbox.database import leasing
 from inbox.database.leasing import HEARTBEAT_SHARE, TAKEOVER_SHARE, TRUST_SHARE
 from inbox.pipeline.observing import Observer
-from inbox.pipeline.runner import Heartbeat
+from inbox.pipeline.runner.heartbeat import Heartbeat
 from inbox.utils.lasting import Lasting
 
 ROUND = LIFE.total_seconds() * HEARTBEAT_SHARE

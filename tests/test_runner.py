@@ -20,7 +20,8 @@ from inbox.events import (
     DropWaits,
 )
 from inbox.pipeline.claiming import locked
-from inbox.pipeline.runner import is_everything_done, unpacking
+from inbox.pipeline.runner import unpacking
+from inbox.pipeline.runner.closing import is_everything_done
 
 
 def status(house):

@@ -37,7 +37,9 @@ from inbox.pipeline.observing import Observer
 from inbox.pipeline.reoffering import Reoffering
 from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.rescuing import Rescuer, RetryPolicy
-from inbox.pipeline.runner import Closing, Intake, Rescuing
+from inbox.pipeline.runner.closing import Closing
+from inbox.pipeline.runner.intake import Intake
+from inbox.pipeline.runner.rescue import Rescuing
 from inbox.pipeline.settling import Settler
 from inbox.pipeline.summarising import Summariser
 from inbox.pipeline.unpackers.supervising import UnpackerPlan, UnpackerProcesses

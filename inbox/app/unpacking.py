@@ -17,7 +17,8 @@ from inbox.database.connection import Sessions, close, create_engine, get_sessio
 from inbox.pipeline.claiming import Claimer
 from inbox.pipeline.registering import Registrar
 from inbox.pipeline.reporting import Reporter
-from inbox.pipeline.runner import Taker, Unpacker
+from inbox.pipeline.runner.taking import Taker
+from inbox.pipeline.runner.unpacking import Unpacker
 from inbox.pipeline.unpackers.process import Link, work_off
 from inbox.utils.clock import SystemClock
 from inbox.utils.volume import Volume

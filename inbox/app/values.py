@@ -8,7 +8,7 @@ from inbox.archives import Limits, Passwords, Terms
 from inbox.config import Config
 from inbox.domain import ClaimedFile
 from inbox.handlers.base import File
-from inbox.pipeline.runner import Timing
+from inbox.pipeline.runner.timing import Timing
 
 SETTLE_SECONDS: Final = {"local": 2.0, "network": 5.0}
 

@@ -18,7 +18,10 @@ from inbox.pipeline.dispatching.supervising import Supervisor
 from inbox.pipeline.extracting import require_headroom
 from inbox.pipeline.instances import base_of
 from inbox.pipeline.rescans import Pace
-from inbox.pipeline.runner import Closing, Heartbeat, Intake, Rescuing, is_everything_done
+from inbox.pipeline.runner.closing import Closing, is_everything_done
+from inbox.pipeline.runner.heartbeat import Heartbeat
+from inbox.pipeline.runner.intake import Intake
+from inbox.pipeline.runner.rescue import Rescuing
 from inbox.pipeline.watching import scan
 from inbox.service.health import Health
 from inbox.service.legs import Leg

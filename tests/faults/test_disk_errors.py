@@ -24,7 +24,7 @@ FAULTS = {
     "writing a member": ["write EIO /extracted/"],
     "syncing": ["fsync EIO /", "fsyncdir EIO /"],
     "publishing": ["rename EIO /extracted/"],
-    "the receipt": ["rename EIO /receipts/"],
+    "the receipt": ["rename EIO /.inbox/drafts/"],
     "the move": ["link EIO /processed/"],
     "slowness": ["read slow /uploads/", "create slow /", "rename slow /"],
 }
