@@ -324,7 +324,7 @@ def test_no_sequence_of_crashes_breaks_a_promise(database_kind, request, tmp_pat
     """
     Whatever workers, crashes, pauses and clocks do, one holder, no loss, bounded attempts, and a way to the end.
     """
-    examples = settings.default.max_examples // 5  # each is a database and some hundred transactions
+    examples = settings.default.max_examples // 8  # each is a database and some hundred transactions
     if database_kind == "sqlite":
         template = request.getfixturevalue("sqlite_template")
         numbers = count()
