@@ -23,6 +23,7 @@ def storage_with_hooks(folder, url):
         url,
         HANDLERS="handlers_for_processes",
         WORKER_PROCESSES=1,
+        UNPACKER_PROCESSES=2,
         PYTHONPATH=f"{TESTS / 'hooked'}:{ROOT}:{TESTS}",
         TEST_HOOKS=hooks,
     )
