@@ -28,6 +28,7 @@ def test_second_extraction_waits_for_the_room_of_the_first(tmp_path):
         f"sqlite:///{tmp_path}/inbox.db",
         HANDLERS="handlers_for_processes",
         WORKER_PROCESSES=1,
+        UNPACKER_PROCESSES=2,
         PYTHONPATH=f"{TESTS / 'hooked'}:{ROOT}:{TESTS}",
         TEST_HOOKS=hooks,
         LOG_FILE_PATH="-",
