@@ -143,6 +143,26 @@ def test_worker_that_does_not_listen_holds_nobody_up(crew):
     assert [WAKE] == crew.heard()
 
 
+@pytest.mark.parametrize(("stopped", "left"), [("in a handler", ["me/w0.1"]), ("after it", []), ("between", [])])
+def test_no_heart_beats_for_a_worker_that_was_stopped_between_two_files(crew, stopped, left):
+    """
+    One without a word is left out in the end, also while the outcome of its last file is not recorded; only a file that
+    its handler still has, whose time is limited, keeps it in.
+    """
+    crew.say(READY)
+    crew.round()
+    if stopped != "between":
+        crew.slots.take(0, "t" * 32, "d1", crew.clock.monotonic())
+    if stopped == "after it":
+        crew.slots.stop_clock(0)
+    crew.round()
+    before = crew.supervisor.owners()
+    crew.clock.go_on(61)
+    crew.round()
+
+    assert (["me/w0.1"], left) == (before, crew.supervisor.owners())
+
+
 def test_trouble_is_told_until_it_is_over(crew):
     """
     A worker that waits for the database makes the crew unhealthy until its next word.

@@ -4,6 +4,7 @@ The supervisor of the worker processes: starts them, wakes them, kills at the de
 A file whose worker died or was killed is charged the attempt, alone; the rest of the page goes back uncounted.
 """
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -51,7 +52,7 @@ class _Running:
     woken_for: int = 0
     """The latest wake-up that it was told of."""
     heard_at: float = 0.0
-    """When there was a word of it, or a file in its hand, or it was known to wait for our word."""
+    """When there was a word of it, or its handler had a file, or it was known to wait for our word."""
     killed_for: InHand | None = None
     ended_with_us: bool = False
 
@@ -118,7 +119,7 @@ class Supervisor:
         wait(signs, min(self._tick(), longest))
         for item in running:
             self._listen(item)
-            if item.idle or self.slots.read(item.slot) is not None:
+            if item.idle or self._has_a_limit(item):
                 item.heard_at = self.clock.monotonic()
             self._kill_if_overdue(item)
             self._bury_if_dead(item)
@@ -235,6 +236,11 @@ class Supervisor:
             for item in self._running():
                 if item is not teller and item.ready:
                     _send(item, report)
+
+    def _has_a_limit(self, item: _Running) -> bool:
+        """Say whether its handler has a file; one that waits to be recorded may do so for as long as it is stopped."""
+        hand = self.slots.read(item.slot)
+        return hand is not None and hand.started_monotonic < math.inf
 
     def _kill_if_overdue(self, item: _Running) -> None:
         hand = self.slots.read(item.slot)
