@@ -16,6 +16,7 @@ from inbox.core.errors import StorageError
 from inbox.database.batches import release_batch
 from inbox.events import BatchRegistered, DropRecognised
 from inbox.pipeline.claiming import clear_locks, locked
+from inbox.pipeline.unpackers.supervising import End
 from inbox.utils.drops import look_at
 from inbox.utils.filesystem import open_atomically, safe_write_file
 
@@ -148,6 +149,19 @@ def test_rescue_clears_locks(house):
         house.rescuing.round()
 
     assert [] == os.listdir(house.volume.locks)
+
+
+def test_volume_that_does_not_list_what_is_left_is_waited_for(house, monkeypatch):
+    """
+    The end of an unpacker stays to be settled while the volume is in trouble, and is no surprise that ends its watch.
+    """
+
+    def broken(_folder):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "iterdir", broken)
+    with pytest.raises(StorageError, match="Input/output error"):
+        house.rescuing.settle_dead_unpacker("me/u0.1", End.DIED)
 
 
 def test_drop_whose_batch_has_passed_to_another_is_seen_to(house, database):
