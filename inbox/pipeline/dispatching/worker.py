@@ -210,6 +210,7 @@ class Worker:
             self._link.require_whole()
             if isinstance(outcome, StorageError):
                 left += 1
+                self._slots.put_down(self._plan.slot)  # it does not pay, however long recording the others may take
                 self._suffer(outcome)
                 break
             self._slots.stop_clock(self._plan.slot)
