@@ -237,7 +237,7 @@ class Worker:
         while not self._link.draining:
             try:
                 held = hold.confirm()
-            except DatabaseUnavailableError:
+            except (DatabaseUnavailableError, DatabaseRefusedError):
                 self._link.say(TROUBLE)
                 self._link.wait(calculate_backoff(failures, _PATIENCE_BASE_SECONDS, _PATIENCE_MAX_SECONDS))
                 failures += 1
