@@ -113,7 +113,7 @@ def test_outage_costs_no_file_its_attempts(house, tmp_path):
     assert ("http", SIZE, 1.0) == (opened.handler, opened.failures, opened.wait_seconds)
     assert "RETRYABLE: no answer to" in opened.cause
     assert ("http", len(while_down) - SIZE + 1) == (closed.handler, closed.probes)
-    assert closed.seconds > 40
+    assert closed.seconds >= 40  # rounded
 
 
 def test_few_files_that_find_out_together_pay_nothing(house, tmp_path):
