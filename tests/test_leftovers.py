@@ -17,6 +17,7 @@ from inbox.database.batches import release_batch
 from inbox.events import BatchRegistered, DropRecognised
 from inbox.pipeline.claiming import clear_locks, locked
 from inbox.pipeline.unpackers.supervising import End
+from inbox.utils import volume
 from inbox.utils.drops import look_at
 from inbox.utils.filesystem import open_atomically, safe_write_file
 
@@ -149,6 +150,29 @@ def test_rescue_clears_locks(house):
         house.rescuing.round()
 
     assert [] == os.listdir(house.volume.locks)
+
+
+def test_probe_of_a_killed_worker_is_cleared_away(house, monkeypatch):
+    """
+    Whoever is killed while it tries whether the volume can be written leaves nothing behind for long.
+    """
+
+    class KilledError(BaseException):
+        """The process ends here."""
+
+    def write_and_die(path, content, **options):
+        safe_write_file(path, content, **options)
+        raise KilledError
+
+    monkeypatch.setattr(volume, "safe_write_file", write_and_die)
+    with pytest.raises(KilledError):
+        house.volume.require_room_to_write()
+    probes = list(house.volume.private.rglob("*probe*"))
+    with house.instance:
+        house.rescuing.round()
+
+    assert 1 == len(probes)
+    assert [] == list(house.volume.private.rglob("*probe*"))
 
 
 def test_volume_that_does_not_list_what_is_left_is_waited_for(house, monkeypatch):
