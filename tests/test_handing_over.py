@@ -163,6 +163,25 @@ def test_trouble_is_tried_by_one_drop_at_a_time(house, patient):
     assert {"b.zip", "c.zip"} <= patient.in_hand.keys()
 
 
+def test_drop_in_hand_since_before_the_trouble_keeps_nobody_from_trying(house, patient):
+    """
+    While a large drop is being unpacked for long, the next one tries whether the trouble is over, and the others go on.
+    """
+    drop(house, "long.zip", "a.zip", "b.zip")
+    house.take()
+    for name in ("a.zip", "b.zip"):
+        patient.tell(name, InTrouble(DatabaseUnavailableError("gone")))
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailableError):
+            house.intake.round()
+    tried = patient.handed[3:]
+    patient.tell("a.zip", Done("b1"))
+    house.intake.round()
+
+    assert ["a.zip"] == tried
+    assert {"long.zip", "b.zip"} <= patient.in_hand.keys()
+
+
 def test_drop_that_cannot_be_read_does_not_keep_others_from_their_turn(house, patient):
     """
     The next one tries whether the trouble is that of all; if not, everything goes on, and the bad one waits.

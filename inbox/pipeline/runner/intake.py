@@ -94,6 +94,8 @@ class Intake:
     _unfinished: UnfinishedClaims = field(init=False)
     _trouble: tuple[str, Exception] | None = field(init=False, default=None)
     """What concerns all drops, and which of them met it."""
+    _scout: str = field(init=False, default="")
+    """The drop that was handed over to try whether the trouble is over; those that were in hand before tell nothing."""
 
     def __post_init__(self) -> None:
         self._leaving = Leaving(self.volume, self.reporter, self.timing, self.emit)
@@ -183,13 +185,14 @@ class Intake:
 
     def _hand_over(self, drop: Drop, verdict: Completeness | None = None) -> None:
         """Have a drop taken when somebody has time for it. After trouble one alone goes first, and is waited for."""
-        if (self._trouble and self._in_hand) or not self.unpackers.has_place(drop):
+        if self._is_scouting() or not self.unpackers.has_place(drop):
             self._crowded_out.add(drop.name)
             return
         if verdict is None:
             self._leaving.take_up(drop)
             self._postponing.lacks_no_room(drop)
         self._in_hand.add(drop.name)
+        self._scout = drop.name if self._trouble else ""
         self.unpackers.hand_over(
             Task(
                 drop,
@@ -203,6 +206,9 @@ class Intake:
         if self._trouble:
             self.unpackers.wait(_SCOUT_SECONDS)
         self._hear()
+
+    def _is_scouting(self) -> bool:
+        return self._trouble is not None and self._scout in self._in_hand
 
     def _hear(self) -> None:
         """Take in what became of drops. Raises what concerns all of them."""
@@ -280,7 +286,7 @@ class Intake:
         """Raise what still concerns all drops, or else what one of them lacks."""
         if self._trouble is not None:
             name, error = self._trouble
-            if self._in_hand or self._postponing.is_waiting(name):
+            if self._is_scouting() or name in self._crowded_out or self._postponing.is_waiting(name):
                 raise error
             self._trouble = None
         want = self._postponing.want_of_room()
