@@ -229,6 +229,23 @@ def test_file_after_the_overdue_one_is_innocent(crew):
     assert [("me/w0.1", [], "TIMEOUT")] == crew.settled
 
 
+@pytest.mark.parametrize("is_framed", [True, False])
+def test_what_a_handler_writes_into_the_connection_ends_its_worker(crew, is_framed):
+    """
+    Words that cannot be read cost the file in hand an attempt, and do not end or hold up the supervision.
+    """
+    crew.slots.take(0, "t" * 32, "guilty", crew.clock.monotonic())
+    if is_framed:
+        crew.say(b"{ not a report")
+    else:
+        os.write(crew.started[-1][2].fileno(), b"hello, whoever you are")
+    crew.round()
+    crew.round()
+
+    assert not process_of(crew, 0).is_alive()
+    assert [("me/w0.1", ["guilty"], "RETRYABLE")] == crew.settled
+
+
 def test_worker_that_gets_nowhere_is_restarted_with_backoff(crew):
     """
     A worker that ends without a file in hand, again and again, is started less and less often.

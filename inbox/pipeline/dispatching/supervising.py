@@ -24,6 +24,8 @@ from inbox.pipeline.dispatching.slots import Slots
 from inbox.utils.clock import Clock
 
 _TICK_SECONDS: Final = 1.0
+_LONGEST_WORD_BYTES: Final = 16 * 1024**2
+"""More is not waited for: bytes that a handler has written pass for the length of a word."""
 _RESTART_BASE_SECONDS: Final = 0.5
 _RESTART_MAX_SECONDS: Final = 30.0
 
@@ -214,22 +216,26 @@ class Supervisor:
     def _listen(self, item: _Running) -> None:
         try:
             while item.connection.poll():
-                word = item.connection.recv_bytes()
-                if is_report(word):
-                    self._pauses.hear(item.owner, word)
-                    self._pass_on(item, word)
-                    continue
-                with self._lock:
-                    item.ready, item.heard_at = True, self.clock.monotonic()
-                    item.idle = word == IDLE
-                    item.troubled = word == TROUBLE
-                    self._wake_if_idle(item)
-                if word in {IDLE, PROGRESS}:
-                    self._seats[item.slot].failures = 0
-                if word != TROUBLE:
-                    self.on_idle()
-        except (EOFError, OSError):
+                self._hear(item, item.connection.recv_bytes(_LONGEST_WORD_BYTES))
+        except (EOFError, ConnectionError):
             return  # it is ending; its sentinel says the rest
+        except Exception:  # noqa: BLE001 - what cannot be read was written by its handler, which has a file in hand
+            item.process.kill()
+
+    def _hear(self, item: _Running, word: bytes) -> None:
+        if is_report(word):
+            self._pauses.hear(item.owner, word)
+            self._pass_on(item, word)
+            return
+        with self._lock:
+            item.ready, item.heard_at = True, self.clock.monotonic()
+            item.idle = word == IDLE
+            item.troubled = word == TROUBLE
+            self._wake_if_idle(item)
+        if word in {IDLE, PROGRESS}:
+            self._seats[item.slot].failures = 0
+        if word != TROUBLE:
+            self.on_idle()
 
     def _pass_on(self, teller: _Running, report: bytes) -> None:
         if recovered_handler(report) is not None:
