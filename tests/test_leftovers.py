@@ -188,6 +188,15 @@ def test_volume_that_does_not_list_what_is_left_is_waited_for(house, monkeypatch
         house.rescuing.settle_dead_unpacker("me/u0.1", End.DIED)
 
 
+def test_clearing_away_waits_for_the_volume(house):
+    """
+    What keeps a round of rescuing from clearing away is the volume's trouble, and no surprise.
+    """
+    house.volume.drafts.rmdir()
+    with house.instance, pytest.raises(StorageError, match="cannot be cleared away: No such file"):
+        house.rescuing.round()
+
+
 def test_drop_whose_batch_has_passed_to_another_is_seen_to(house, database):
     """
     A drop is not left to its batch any more when another drop of the same content has taken that over.
