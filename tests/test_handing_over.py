@@ -254,6 +254,27 @@ def test_claim_that_the_database_carries_out_late_is_given_back(house, patient):
     assert {} == patient.in_hand
 
 
+def test_claim_for_another_drop_of_the_same_content_is_kept(house, patient):
+    """
+    A claim that may still be carried out is watched for; one of the same unpacker for a drop in hand is not given back.
+    """
+    drop(house, "first.zip", "second.zip")
+    house.take()
+    batch_id, path = name_batch(house, "second.zip"), house.volume.uploads / "second.zip"
+    left = Claiming(house.owner, batch_id, "first.zip")
+    patient.tell("first.zip", InTrouble(DatabaseUnavailableError("gone"), left))
+    with pytest.raises(DatabaseUnavailableError):
+        house.intake.round()
+    (house.volume.uploads / "first.zip").unlink()
+    house.intake.round()
+    held = house.claimer.claim(batch_id, look_at(path), drop_name="second.zip", zip_path="uploads/second.zip")
+    house.intake.round()
+
+    assert isinstance(held, Claimed)
+    assert [] == house.heard(BatchReleased)
+    assert "extracting" == get_batch_by_id(batch_id).status
+
+
 @pytest.mark.parametrize("batch_id", [None, "b1"])
 def test_drop_whose_unpacker_dies_waits_longer_each_time(house, patient, batch_id):
     """
