@@ -66,7 +66,7 @@ FILE_EXITS: Final[dict[FileState, dict[FileState, str]]] = {
         FileState.SKIPPED: "the handler had nothing to do for this type",
         FileState.RETRYING: "a retryable error with attempts left; or rescued, or released, after an earlier attempt",
         FileState.PENDING: "released before its first attempt began",
-        FileState.FAILED: "a permanent error, or the attempts are used up (also when rescued)",
+        FileState.FAILED: "a permanent error, the attempts are used up (also when rescued), or the batch's time is",
     },
     FileState.RETRYING: {
         FileState.PROCESSING: "claimed when due: the next attempt is counted",

@@ -206,11 +206,12 @@ def test_errors_about_the_handler_are_trouble(error):
     assert trouble_of(error) is not None
 
 
-def test_trouble_keeps_what_the_server_asked_for():
+@pytest.mark.parametrize(("asked", "kept"), [(30, 30.0), (1e12, 86_400.0)])
+def test_trouble_keeps_what_the_server_asked_for(asked, kept):
     """
-    The wait that an error asks for goes with it.
+    The wait that an error asks for goes with it, up to a day.
     """
-    assert 30.0 == trouble_of(RateLimitError("later", retry_after=30)).retry_after_seconds
+    assert kept == trouble_of(RateLimitError("later", retry_after=asked)).retry_after_seconds
 
 
 @pytest.mark.parametrize(

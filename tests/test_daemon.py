@@ -248,6 +248,28 @@ def test_readiness_tells_how_drops_are_found(make):
     } == told.as_json()["watching"]
 
 
+def test_start_that_fails_again_and_again_keeps_nobody_from_being_rescued(make):
+    """
+    What is to be done at the start is tried until it succeeds, and each time a round of rescuing comes after it.
+    """
+    service, done = make(), []
+
+    def fail():
+        done.append("start")
+        if len(done) < 4:
+            raise DatabaseUnavailableError("it takes too long")
+
+    service.at_start = fail
+    service.rescuing.round = lambda: done.append("rescue")
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailableError):
+            service._rescue()
+    for _ in range(2):
+        service._rescue()
+
+    assert ["start", "rescue"] * 3 + ["rescue"] == done
+
+
 def test_trouble_of_one_drop_is_noted_and_is_no_lack_of_readiness(make):
     """
     While one archive waits for room the others are taken, so the service is ready, and tells of the one.

@@ -8,7 +8,7 @@ from pipeline_parts import LIFE
 
 from inbox.core.errors import RateLimitError
 from inbox.core.retry import LONGEST_WAIT_SECONDS, delay_after
-from inbox.database import batches, leasing, work
+from inbox.database import batches, leasing, postponing, work
 from inbox.database.models import FileExtraction
 from inbox.database.operations import get_batch_by_id, get_batch_files
 from inbox.database.overdue import SKEW, bring_back
@@ -119,6 +119,30 @@ def test_released_files_are_due(house):
     set_back(house, hours=5)
 
     assert (1, [0.0]) == (swept(house), waits(house))
+
+
+def put_off(house, wait):
+    """Claim what there is, and give it back as a worker does whose handler is paused."""
+    with house.sessions.writing() as session:
+        page = work.claim_files("w", limit=100, now=house.clock.now(), life=LIFE, session=session)
+        due_at = house.clock.now() + wait
+        postponing.put_off([(file.doc_id, page.token, due_at) for file in page.files], session=session)
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_files_of_a_paused_handler_wait(house, attempts):
+    """
+    What was put off stays so, for as long as anything is; after a clock that was ahead it is due at once.
+    """
+    fill_batch("b1", 2, now=house.clock.now())
+    for _ in range(attempts):
+        attempt(house, wait=timedelta(0))
+    put_off(house, timedelta(seconds=120))
+    legal = swept(house)
+    set_back(house, hours=5)
+
+    assert (0, 2, [0.0] * 2) == (legal, swept(house), waits(house))
+    assert 0 == swept(house)
 
 
 @pytest.mark.parametrize("seconds", [0, 30, SKEW.total_seconds()])

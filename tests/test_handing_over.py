@@ -163,6 +163,25 @@ def test_trouble_is_tried_by_one_drop_at_a_time(house, patient):
     assert {"b.zip", "c.zip"} <= patient.in_hand.keys()
 
 
+def test_drop_in_hand_since_before_the_trouble_keeps_nobody_from_trying(house, patient):
+    """
+    While a large drop is being unpacked for long, the next one tries whether the trouble is over, and the others go on.
+    """
+    drop(house, "long.zip", "a.zip", "b.zip")
+    house.take()
+    for name in ("a.zip", "b.zip"):
+        patient.tell(name, InTrouble(DatabaseUnavailableError("gone")))
+    for _ in range(2):
+        with pytest.raises(DatabaseUnavailableError):
+            house.intake.round()
+    tried = patient.handed[3:]
+    patient.tell("a.zip", Done("b1"))
+    house.intake.round()
+
+    assert ["a.zip"] == tried
+    assert {"long.zip", "b.zip"} <= patient.in_hand.keys()
+
+
 def test_drop_that_cannot_be_read_does_not_keep_others_from_their_turn(house, patient):
     """
     The next one tries whether the trouble is that of all; if not, everything goes on, and the bad one waits.
@@ -233,6 +252,27 @@ def test_claim_that_the_database_carries_out_late_is_given_back(house, patient):
     assert ["UNFINISHED"] == [event.reason_code for event in house.heard(BatchReleased)]
     assert "received" == get_batch_by_id(batch_id).status
     assert {} == patient.in_hand
+
+
+def test_claim_for_another_drop_of_the_same_content_is_kept(house, patient):
+    """
+    A claim that may still be carried out is watched for; one of the same unpacker for a drop in hand is not given back.
+    """
+    drop(house, "first.zip", "second.zip")
+    house.take()
+    batch_id, path = name_batch(house, "second.zip"), house.volume.uploads / "second.zip"
+    left = Claiming(house.owner, batch_id, "first.zip")
+    patient.tell("first.zip", InTrouble(DatabaseUnavailableError("gone"), left))
+    with pytest.raises(DatabaseUnavailableError):
+        house.intake.round()
+    (house.volume.uploads / "first.zip").unlink()
+    house.intake.round()
+    held = house.claimer.claim(batch_id, look_at(path), drop_name="second.zip", zip_path="uploads/second.zip")
+    house.intake.round()
+
+    assert isinstance(held, Claimed)
+    assert [] == house.heard(BatchReleased)
+    assert "extracting" == get_batch_by_id(batch_id).status
 
 
 @pytest.mark.parametrize("batch_id", [None, "b1"])

@@ -6,7 +6,7 @@ import pytest
 from databases import LIFE, fill_batch
 from test_worker import FakeLink, make_worker
 
-from inbox.core.errors import DatabaseUnavailableError
+from inbox.core.errors import DatabaseRefusedError, DatabaseUnavailableError
 from inbox.database import leasing, work
 from inbox.database.leasing import TRUST_SHARE
 from inbox.database.operations import get_batch_files
@@ -170,7 +170,8 @@ def test_lost_page_is_claimed_anew(house, tmp_path):
     assert [6] == [event.files for event in house.heard(LeaseLost)]
 
 
-def test_question_waits_for_the_database(house, tmp_path, confirmations):
+@pytest.mark.parametrize("error", [DatabaseUnavailableError("gone"), DatabaseRefusedError("the file is gone")])
+def test_question_waits_for_the_database(house, tmp_path, confirmations, error):
     """
     While nobody can tell whose the lease is, no handler is called; when the database is back, the page goes on.
     """
@@ -179,7 +180,7 @@ def test_question_waits_for_the_database(house, tmp_path, confirmations):
 
     def gone():
         seen.append((TROUBLE, len(calls)))
-        raise DatabaseUnavailableError("gone")
+        raise error
 
     confirmations.extend([gone, gone])
     calls = []

@@ -97,6 +97,23 @@ def test_next_look_is_when_something_is_due(house):
     assert house.intake.is_at_rest()
 
 
+def test_postponed_drop_that_is_cut_short_meanwhile_is_left_to_its_writer(house):
+    """
+    One that is to be tried again soon, and is not whole any more when its time has come, keeps nobody busy.
+    """
+    path = house.drop()
+    house.intake.round()
+    with locked(house.volume.locks, "drop.zip"):
+        house.take()
+    path.write_bytes(CUT)
+    house.clock.go_on(intake.NOT_WHOLE_YET_SECONDS)
+    house.take()
+
+    assert ["drop.zip"] == list(house.intake.waiting)
+    assert house.intake.next_look_in() is None
+    assert house.intake.is_at_rest()
+
+
 def test_drop_that_is_put_to_rest_while_it_is_read_is_no_duplicate(house):
     """
     Who opened a drop before another service closed its batch and moved it away tells nobody that it came again.

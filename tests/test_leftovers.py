@@ -16,6 +16,8 @@ from inbox.core.errors import StorageError
 from inbox.database.batches import release_batch
 from inbox.events import BatchRegistered, DropRecognised
 from inbox.pipeline.claiming import clear_locks, locked
+from inbox.pipeline.unpackers.supervising import End
+from inbox.utils import volume
 from inbox.utils.drops import look_at
 from inbox.utils.filesystem import open_atomically, safe_write_file
 
@@ -148,6 +150,51 @@ def test_rescue_clears_locks(house):
         house.rescuing.round()
 
     assert [] == os.listdir(house.volume.locks)
+
+
+def test_probe_of_a_killed_worker_is_cleared_away(house, monkeypatch):
+    """
+    Whoever is killed while it tries whether the volume can be written leaves nothing behind for long.
+    """
+
+    class KilledError(BaseException):
+        """The process ends here."""
+
+    def write_and_die(path, content, **options):
+        safe_write_file(path, content, **options)
+        raise KilledError
+
+    monkeypatch.setattr(volume, "safe_write_file", write_and_die)
+    with pytest.raises(KilledError):
+        house.volume.require_room_to_write()
+    probes = list(house.volume.private.rglob("*probe*"))
+    with house.instance:
+        house.rescuing.round()
+
+    assert 1 == len(probes)
+    assert [] == list(house.volume.private.rglob("*probe*"))
+
+
+def test_volume_that_does_not_list_what_is_left_is_waited_for(house, monkeypatch):
+    """
+    The end of an unpacker stays to be settled while the volume is in trouble, and is no surprise that ends its watch.
+    """
+
+    def broken(_folder):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "iterdir", broken)
+    with pytest.raises(StorageError, match="Input/output error"):
+        house.rescuing.settle_dead_unpacker("me/u0.1", End.DIED)
+
+
+def test_clearing_away_waits_for_the_volume(house):
+    """
+    What keeps a round of rescuing from clearing away is the volume's trouble, and no surprise.
+    """
+    house.volume.drafts.rmdir()
+    with house.instance, pytest.raises(StorageError, match="cannot be cleared away: No such file"):
+        house.rescuing.round()
 
 
 def test_drop_whose_batch_has_passed_to_another_is_seen_to(house, database):

@@ -6,6 +6,7 @@ from databases import LIFE
 from pipeline_parts import Clock
 
 from inbox.database.operations import get_batch_files
+from inbox.events import DropRecognised
 from inbox.pipeline.claiming import LockedOut, locked
 
 
@@ -78,3 +79,23 @@ def test_batch_whose_lock_is_kept_is_reported_in_the_end(house):
         house.closing.round()
 
     assert (["drop.zip"], []) == (early, house.uploads())
+
+
+def test_duplicate_of_a_batch_whose_lock_is_kept_is_recognised_in_the_end(house):
+    """
+    Where a process that was stopped keeps the lock of a batch, who drops its content again is told after a while.
+    """
+    house.drop()
+    house.take()
+    house.work()
+    (batch_id,) = house.closing.summariser.find_finished()
+    house.closing.round()
+    house.drop("again.zip")
+    with locked(house.volume.locks, batch_id):
+        house.take()
+        early = house.uploads()
+        house.clock.go_on(LIFE.total_seconds())
+        house.intake.round()
+
+    assert (["again.zip"], []) == (early, house.uploads())
+    assert ["again.zip"] == [event.drop for event in house.heard(DropRecognised)]

@@ -8,7 +8,9 @@ from pipeline_parts import House
 from zips import Member, archive
 
 from inbox.core.errors import StorageError
+from inbox.database.batches import find_batches_of_drops
 from inbox.database.operations import get_batch_by_id
+from inbox.domain import short_id
 from inbox.events import BatchReported, DropQuarantined
 from inbox.pipeline import places
 from inbox.pipeline.reporting import Reporter
@@ -197,6 +199,28 @@ def test_crash_between_two_steps_is_made_good(house, monkeypatch, step):
     assert ["drop.zip"] == os.listdir(house.volume.processed)
     assert 1 == len(receipts(house))
     assert get_batch_by_id(receipt(house)["batch_id"]).reported_at is not None
+
+
+def test_batch_that_cannot_be_reported_holds_up_no_other(house):
+    """
+    Where something lies in the way of one receipt, that is told after the others have theirs.
+    """
+    for name in ("first.zip", "second.zip"):
+        house.drop(name, members=(f"{name}.txt",))
+        house.take()
+    house.work()
+    with house.sessions.reading() as session:
+        (batch,) = find_batches_of_drops(["first.zip"], session=session)
+    in_the_way = house.volume.receipts / f"first.zip.{short_id(batch.batch_id)}.json"
+    in_the_way.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        house.closing.round()
+    told = [event.drop for event in house.heard(BatchReported)]
+    in_the_way.rmdir()
+    house.closing.round()
+
+    assert ["second.zip"] == told
+    assert ["second.zip", "first.zip"] == [event.drop for event in house.heard(BatchReported)]
 
 
 def test_same_name_with_other_content_is_kept_apart(house):

@@ -178,6 +178,26 @@ def test_overdue_batch_is_settled_with_what_it_has(house):
     assert "failed" == get_batch_by_id("b1").status
 
 
+def test_overdue_batch_is_ended_in_pages(house, monkeypatch):
+    """
+    However many files it has, no statement ends more than a page of them, and all are told of as one.
+    """
+    counts, fail = [], work.fail_unfinished_files
+
+    def fail_some(*arguments, **options):
+        counts.append(fail(*arguments, **options, limit=2))
+        return counts[-1]
+
+    monkeypatch.setattr(work, "fail_unfinished_files", fail_some)
+    with house.instance:
+        claim(house, "other", 5)
+        house.watch_batches(1800)
+
+    assert [2, 2, 1, 0] == counts
+    assert [("b1", 5)] == [(event.batch_id, event.files) for event in house.heard(BatchOverdue)]
+    assert ["failed"] * 5 == states()
+
+
 def test_file_started_by_hand_becomes_stale(house):
     """
     A file that was started without a lease is taken over when it has been in processing for too long.

@@ -11,6 +11,7 @@ from inbox.core.errors import ArchiveRefusedError, DatabaseUnavailableError, Sto
 from inbox.database import batches, leasing
 from inbox.database.operations import get_batch_by_id
 from inbox.events import BatchClaimed, BatchRefused, BatchRegistered, BatchReleased
+from inbox.pipeline import settling
 from inbox.pipeline.extracting import NoRoomError
 from inbox.pipeline.runner import unpacking
 
@@ -55,6 +56,31 @@ def test_claim_that_the_database_kept_is_given_back(house, gone_database):
     assert ("extracting", 1) == (before.status, before.attempt_count)
     assert ("processing", 1) == (batch(house).status, batch(house).attempt_count)
     assert 1 == len(house.heard(BatchRegistered)) == len(house.heard(BatchReleased))
+
+
+def test_drop_that_cannot_be_looked_at_holds_up_no_other(house, monkeypatch):
+    """
+    Where the volume does not let go of one drop, that is told after the others had their turn, old and new.
+    """
+    look_inside = settling.look_inside
+
+    def look(drop):
+        if drop.name == "bad.zip":
+            raise StorageError("Input/output error")
+        return look_inside(drop)
+
+    monkeypatch.setattr(settling, "look_inside", look)
+    for number, name in enumerate(("bad.zip", "good.zip")):
+        os.utime(house.drop(name, members=[name]), (number + 1, number + 1))
+    for _ in range(2):
+        with pytest.raises(StorageError, match="Input/output error"):
+            house.take()
+    told = [event.drop for event in house.heard(BatchRegistered)]
+    monkeypatch.undo()
+    house.intake.round()
+
+    assert ["good.zip"] == told
+    assert ["good.zip", "bad.zip"] == [event.drop for event in house.heard(BatchRegistered)]
 
 
 def test_registration_that_counted_all_the_same_stands(house, monkeypatch):

@@ -143,6 +143,26 @@ def test_worker_that_does_not_listen_holds_nobody_up(crew):
     assert [WAKE] == crew.heard()
 
 
+@pytest.mark.parametrize(("stopped", "left"), [("in a handler", ["me/w0.1"]), ("after it", []), ("between", [])])
+def test_no_heart_beats_for_a_worker_that_was_stopped_between_two_files(crew, stopped, left):
+    """
+    One without a word is left out in the end, also while the outcome of its last file is not recorded; only a file that
+    its handler still has, whose time is limited, keeps it in.
+    """
+    crew.say(READY)
+    crew.round()
+    if stopped != "between":
+        crew.slots.take(0, "t" * 32, "d1", crew.clock.monotonic())
+    if stopped == "after it":
+        crew.slots.stop_clock(0)
+    crew.round()
+    before = crew.supervisor.owners()
+    crew.clock.go_on(61)
+    crew.round()
+
+    assert (["me/w0.1"], left) == (before, crew.supervisor.owners())
+
+
 def test_trouble_is_told_until_it_is_over(crew):
     """
     A worker that waits for the database makes the crew unhealthy until its next word.
@@ -207,6 +227,23 @@ def test_file_after_the_overdue_one_is_innocent(crew):
     crew.round()
 
     assert [("me/w0.1", [], "TIMEOUT")] == crew.settled
+
+
+@pytest.mark.parametrize("is_framed", [True, False])
+def test_what_a_handler_writes_into_the_connection_ends_its_worker(crew, is_framed):
+    """
+    Words that cannot be read cost the file in hand an attempt, and do not end or hold up the supervision.
+    """
+    crew.slots.take(0, "t" * 32, "guilty", crew.clock.monotonic())
+    if is_framed:
+        crew.say(b"{ not a report")
+    else:
+        os.write(crew.started[-1][2].fileno(), b"hello, whoever you are")
+    crew.round()
+    crew.round()
+
+    assert not process_of(crew, 0).is_alive()
+    assert [("me/w0.1", ["guilty"], "RETRYABLE")] == crew.settled
 
 
 def test_worker_that_gets_nowhere_is_restarted_with_backoff(crew):

@@ -259,6 +259,25 @@ def test_hang_is_killed_at_the_limit(crew, step):
     assert ["it did not answer, and was killed after 3630 s"] == [event.reason for event in crew.events]
 
 
+def test_unpacker_that_does_not_begin_is_replaced(crew):
+    """
+    One that was stopped before it heard of its drop keeps that from nobody for ever: it goes to another, uncharged.
+    """
+    handed = crew.hand()
+    crew.clock.go_on(LIMIT)
+    crew.round()
+    before = crew.process().is_alive()
+    crew.clock.go_on(0.1)
+    crew.round()
+    fates = crew.supervisor.collect()
+    crew.clock.go_on(60)
+    crew.round()
+
+    assert before
+    assert [(handed, Untaken())] == fates
+    assert ["me/u0.2"] == crew.supervisor.owners()
+
+
 def test_registering_has_no_limit_here(crew):
     """
     The database sets the limits of what is asked of it: a registration is not killed.

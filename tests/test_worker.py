@@ -1,5 +1,6 @@
 """A worker in this process: it works its pages off, waits for what is due or the database, gives back the rest."""
 
+import errno
 import math
 from dataclasses import replace
 from datetime import timedelta
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from databases import LIFE, fill_batch
 
-from inbox.core.errors import DatabaseRefusedError, DatabaseUnavailableError, RetryableError
+from inbox.core.errors import DatabaseRefusedError, DatabaseUnavailableError, RetryableError, StorageError
 from inbox.database import leasing, work
 from inbox.database.leasing import open_tokens
 from inbox.database.operations import get_batch_files
@@ -145,6 +146,34 @@ def test_file_pays_until_its_outcome_is_recorded(house, tmp_path, monkeypatch):
 
     assert math.inf == noted[0].started_monotonic  # what is written by time may try once more, later
     assert Slots(tmp_path / "slots").read(0) is None
+
+
+def test_file_of_an_excused_attempt_is_not_in_hand(house, tmp_path, monkeypatch):
+    """
+    While the outcomes before an attempt that does not count are being written, its file is in nobody's hand: no time
+    limit ends the worker for it.
+    """
+    fill_batch("b1", 2, now=house.clock.now())
+    noted, calls, write = [], [], work.record_outcomes
+
+    def handler(_file):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def record(outcomes, *, session):
+        noted.append(Slots(tmp_path / "slots").read(0))
+        return write(outcomes, session=session)
+
+    worker = make_worker(house, tmp_path, handler, FakeLink())
+    worker._attempting = replace(worker._attempting, excuse=lambda _error: StorageError("the volume is not there"))
+    worker._page_size = 2
+    monkeypatch.setattr(work, "record_outcomes", record)
+    worker.run()
+
+    assert noted[0] is None
+    assert ["success"] * 2 == [file.status for file in get_batch_files("b1")]
+    assert [0, 0] == [file.retry_count for file in get_batch_files("b1")]
 
 
 @pytest.fixture

@@ -231,11 +231,18 @@ def next_due_at(*, session: Session) -> datetime | None:
     return session.scalars(_FIRST_FRESH).one_or_none() or session.scalars(_FIRST_AGAIN).one_or_none()
 
 
-def fail_unfinished_files(batch_id: str, *, error_type: str, message: str, now: datetime, session: Session) -> int:
-    """End every unfinished file of a batch that ran out of its time; outcomes still under way no longer count."""
+def fail_unfinished_files(
+    batch_id: str, *, error_type: str, message: str, now: datetime, session: Session, limit: int = 10_000
+) -> int:
+    """
+    End unfinished files of a batch that ran out of its time, up to `limit` of them; returns how many.
+
+    Outcomes still under way no longer count. A million at once would take longer than a statement may.
+    """
+    some = select(FileExtraction.id).where(_unfinished, FileExtraction.batch_id == batch_id).limit(limit)
     statement = (
         update(FileExtraction)
-        .where(_unfinished, FileExtraction.batch_id == batch_id)
+        .where(_unfinished, FileExtraction.id.in_(some))
         .values(
             status=FileState.FAILED,
             lease_token=None,

@@ -238,12 +238,12 @@ class Claimer:
 
 
 @retry_when_busy
-def give_back(batch_id: str, owner: str, sessions: Sessions, clock: Clock) -> bool:
+def give_back(batch_id: str, owner: str, sessions: Sessions, clock: Clock, *, drop_name: str | None = None) -> bool:
     """
     Give back, uncounted, the lease that an earlier claim of this owner may have left on a batch; True when it had.
 
     For a database that went away before a claim could be ended: our own heartbeat would keep it alive for ever. What
-    else the owner may have in hand by now stays there.
+    else the owner may have in hand by now stays there; with `drop_name` also another drop of the same content.
     """
     now = clock.now()
     with sessions.writing() as session:
@@ -251,6 +251,6 @@ def give_back(batch_id: str, owner: str, sessions: Sessions, clock: Clock) -> bo
         given_back = [
             batches.release_batch(lease, due_at=now, counted=False, now=now, session=session)
             for lease in held
-            if lease.batch_id == batch_id
+            if lease.batch_id == batch_id and drop_name in {None, lease.drop_name}
         ]
     return any(given_back)

@@ -157,12 +157,15 @@ def clear_staging(volume: Volume, open_tokens: Callable[[], Collection[str]]) ->
     Remove what dead extractions left in `.staging/`; returns how many folders and reservations.
 
     The listing comes before the tokens: an extraction has its lease before it has its folder, so a living one that is
-    listed is also named.
+    listed is also named. Raises StorageError when the volume does not list them.
     """
     try:
         names = [path.name for path in volume.staging.iterdir()]
     except FileNotFoundError:
         return 0
+    except OSError as error:
+        what = f"what is left of extractions cannot be seen: {error.strerror}"
+        raise StorageError(what, subject=str(volume.staging)) from error
     if not names:
         return 0
     living = open_tokens()

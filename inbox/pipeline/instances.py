@@ -84,7 +84,7 @@ class Instance:
         """
         Return those of these lease owners that are known to be gone, with what their workers had in hand.
 
-        Their marks stay until `bury`; of several services that find one dead, the lease decides who takes over.
+        Their marks stay until `bury_dead`; of several services that find one dead, the lease decides who takes over.
         """
         dead: dict[str, list[InHand]] = {}
         for base in {base_of(owner) for owner in owners} - {self.owner}:

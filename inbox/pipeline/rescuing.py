@@ -188,16 +188,22 @@ class Rescuer:
             }
         self._runs.look(running, began=ticks, ended=ticks)
         for key in sorted(self._runs.for_at_least(self._batch_time.total_seconds())):
-            with self._sessions.writing() as session:
-                files = work.fail_unfinished_files(
-                    running[key].batch_id,
-                    error_type="TIMEOUT",
-                    message=f"the batch ran out of its time ({self._batch_time.total_seconds():g} s)",
-                    now=now,
-                    session=session,
-                )
+            files = 0
+            while count := self._fail_unfinished(running[key].batch_id, now):
+                files += count
             if files:
                 yield running[key], files
+
+    @retry_when_busy
+    def _fail_unfinished(self, batch_id: str, now: datetime) -> int:
+        with self._sessions.writing() as session:
+            return work.fail_unfinished_files(
+                batch_id,
+                error_type="TIMEOUT",
+                message=f"the batch ran out of its time ({self._batch_time.total_seconds():g} s)",
+                now=now,
+                session=session,
+            )
 
     def _verdict(self, file: FileExtraction, error: WorkerError, now: datetime) -> Outcome:
         again = should_retry(error, file.retry_count + 1, self._policy.max_attempts)

@@ -89,7 +89,12 @@ class Settler:
             self._announced.append((name, self._clock.monotonic()))
 
     def judge(self, drops: Iterable[Drop]) -> Iterator[Settled | Waiting]:
-        """Yield every drop that is quiet: settled, or waiting with a reason. Drops not named any more are forgotten."""
+        """
+        Yield every drop that is quiet: settled, or waiting with a reason. Drops not named any more are forgotten.
+
+        Raises StorageError after the others when there were some that the volume did not let us look at.
+        """
+        met: StorageError | None = None
         present = list(drops)
         names = {drop.name for drop in present}
         self._forget_all_but(names)
@@ -102,18 +107,30 @@ class Settler:
             if not is_quiet and not self._may_be_closed(watched):
                 continue
             watched.early_at = None
-            if watched.look is None or watched.look.completeness.reason_code in _NEVER_KEPT:
-                try:
-                    watched.look = look_inside(drop)
-                except NotSettledError:  # it changed or went since the scan
-                    if is_quiet:
-                        self.hold(drop, self._quiet)
-                    continue
-            completeness = watched.look.completeness
-            if is_quiet:
-                yield Settled(drop) if completeness.complete else Waiting(drop, completeness)
-            elif completeness.complete and watched.look.is_closed:
+            try:
+                look = self._look(drop, watched, is_quiet=is_quiet)
+            except StorageError as error:
+                met = met or error
+                continue
+            if look is None:
+                continue
+            if is_quiet and not look.completeness.complete:
+                yield Waiting(drop, look.completeness)
+            elif look.completeness.complete and (is_quiet or look.is_closed):
                 yield Settled(drop)
+        if met is not None:
+            raise met
+
+    def _look(self, drop: Drop, watched: _Watched, *, is_quiet: bool) -> Look | None:
+        """Return what a look inside shows, or has shown; None when the drop changed or went since the scan."""
+        if watched.look is None or watched.look.completeness.reason_code in _NEVER_KEPT:
+            try:
+                watched.look = look_inside(drop)
+            except NotSettledError:
+                if is_quiet:
+                    self.hold(drop, self._quiet)
+                return None
+        return watched.look
 
     def hold(self, drop: Drop, seconds: float) -> None:
         """Look at this drop again only after so many seconds, and then from the start: it was not whole after all."""

@@ -245,12 +245,14 @@ class Daemon:
         self.finished.ring()
 
     def _rescue(self) -> None:
-        if self.at_start is not None:
-            self.at_start()
-            self.at_start = None
-            self.supervisor.wake()
-            self.finished.ring()
-        self._on_volume(self.rescuing.round)
+        try:
+            if self.at_start is not None:
+                self.at_start()
+                self.at_start = None
+                self.supervisor.wake()
+                self.finished.ring()
+        finally:  # the dead are rescued, whatever keeps us from the other
+            self._on_volume(self.rescuing.round)
 
     def _close(self) -> None:
         self._on_volume(self.closing.round)

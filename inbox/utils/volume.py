@@ -104,13 +104,13 @@ class Volume:
 
     def require_room_to_write(self) -> None:
         """Raise StorageError unless the volume takes what is written, and has a little room left for more."""
-        probe = self.private / f".probe.{secrets.token_hex(8)}"
+        probe = self.drafts / f".probe.{secrets.token_hex(8)}"  # cleared of it, should we be killed here
         try:
             free = os.statvfs(self.private)
             if free.f_bavail * free.f_frsize < LEAST_ROOM_BYTES:
                 raise StorageError("no room is left on the volume", hint="free some space", reason_code="DISK_FULL")
-            safe_write_file(probe, b"probe")
-            probe.unlink()
+            safe_write_file(probe, b"probe", drafts=self.drafts)
+            probe.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(f"the volume cannot be written: {error.strerror}", hint=_MOUNT_IT) from error
 

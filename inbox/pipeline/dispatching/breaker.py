@@ -17,7 +17,7 @@ from typing import Final
 
 from inbox.core.errors import ConfigurationError, ErrorType, WorkerError, classify_error, describe_error
 from inbox.core.errors import retry_after_seconds as asked_seconds
-from inbox.core.retry import calculate_backoff
+from inbox.core.retry import LONGEST_WAIT_SECONDS, calculate_backoff
 from inbox.domain import Trouble
 
 SHARE: Final = 0.8
@@ -40,6 +40,7 @@ def trouble_of(error: BaseException, *, names: Iterable[str] = ()) -> Trouble | 
     Return what an error says about the handler, or None when it is about the file alone.
 
     Two errors have the same cause when type and message agree but for numbers, quoted parts, paths and these `names`.
+    No wish for patience is longer than a day.
     """
     error_type = classify_error(error)
     code = error.reason_code if isinstance(error, WorkerError) else ""
@@ -52,7 +53,12 @@ def trouble_of(error: BaseException, *, names: Iterable[str] = ()) -> Trouble | 
         shape = shape.replace(name, "…")
     for pattern in (_QUOTED, _PATH, _NUMBER):
         shape = pattern.sub("…", shape)
-    return Trouble(f"{error_type} {code} {shape}", f"{error_type}: {text}", asked_seconds(error))
+    asked = asked_seconds(error)
+    return Trouble(
+        f"{error_type} {code} {shape}",
+        f"{error_type}: {text}",
+        None if asked is None else min(asked, LONGEST_WAIT_SECONDS),
+    )
 
 
 def share_of(outcomes: int, workers: int) -> int:

@@ -12,6 +12,7 @@ from queue import SimpleQueue
 from typing import Final, Protocol
 
 from inbox.core.errors import RETRYABLE_TYPES
+from inbox.core.retry import MAX_DELAY_SECONDS
 from inbox.database import postponing
 from inbox.database.connection import Sessions, retry_when_busy
 from inbox.domain import ClaimedFile, Outcome
@@ -22,6 +23,8 @@ from inbox.utils.clock import Clock
 
 _LEAST_SECONDS: Final = 0.05
 """Between giving a file back and seeing it again, however soon the next probe is: never a busy loop."""
+_MOST_SECONDS: Final = 2 * MAX_DELAY_SECONDS
+"""For so long a file is put off at the most, and then again: what waits for longer passes for a clock's mistake."""
 _MARGIN_SECONDS: Final = 0.005
 """
 Files are due so long after the time of the next probe, since due times are kept on another clock and rounded: what is
@@ -147,7 +150,7 @@ class Pausing:
             postponing.refund_attempts([(doc_id, now + wait) for doc_id, wait in files], session=session)
 
     def _due_in(self, handler: str, probed: bool) -> timedelta:
-        wait = max(self._seconds_to_probe(handler), _LEAST_SECONDS)
+        wait = min(max(self._seconds_to_probe(handler), _LEAST_SECONDS), _MOST_SECONDS)
         return timedelta(seconds=wait + _MARGIN_SECONDS * (2 if probed else 1))
 
     def _seconds_to_probe(self, handler: str) -> float:

@@ -4,6 +4,7 @@ The supervisor of the worker processes: starts them, wakes them, kills at the de
 A file whose worker died or was killed is charged the attempt, alone; the rest of the page goes back uncounted.
 """
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from inbox.pipeline.dispatching.slots import Slots
 from inbox.utils.clock import Clock
 
 _TICK_SECONDS: Final = 1.0
+_LONGEST_WORD_BYTES: Final = 16 * 1024**2
+"""More is not waited for: bytes that a handler has written pass for the length of a word."""
 _RESTART_BASE_SECONDS: Final = 0.5
 _RESTART_MAX_SECONDS: Final = 30.0
 
@@ -51,7 +54,7 @@ class _Running:
     woken_for: int = 0
     """The latest wake-up that it was told of."""
     heard_at: float = 0.0
-    """When there was a word of it, or a file in its hand, or it was known to wait for our word."""
+    """When there was a word of it, or its handler had a file, or it was known to wait for our word."""
     killed_for: InHand | None = None
     ended_with_us: bool = False
 
@@ -118,7 +121,7 @@ class Supervisor:
         wait(signs, min(self._tick(), longest))
         for item in running:
             self._listen(item)
-            if item.idle or self.slots.read(item.slot) is not None:
+            if item.idle or self._has_a_limit(item):
                 item.heard_at = self.clock.monotonic()
             self._kill_if_overdue(item)
             self._bury_if_dead(item)
@@ -213,28 +216,37 @@ class Supervisor:
     def _listen(self, item: _Running) -> None:
         try:
             while item.connection.poll():
-                word = item.connection.recv_bytes()
-                if is_report(word):
-                    self._pauses.hear(item.owner, word)
-                    self._pass_on(item, word)
-                    continue
-                with self._lock:
-                    item.ready, item.heard_at = True, self.clock.monotonic()
-                    item.idle = word == IDLE
-                    item.troubled = word == TROUBLE
-                    self._wake_if_idle(item)
-                if word in {IDLE, PROGRESS}:
-                    self._seats[item.slot].failures = 0
-                if word != TROUBLE:
-                    self.on_idle()
-        except (EOFError, OSError):
+                self._hear(item, item.connection.recv_bytes(_LONGEST_WORD_BYTES))
+        except (EOFError, ConnectionError):
             return  # it is ending; its sentinel says the rest
+        except Exception:  # noqa: BLE001 - what cannot be read was written by its handler, which has a file in hand
+            item.process.kill()
+
+    def _hear(self, item: _Running, word: bytes) -> None:
+        if is_report(word):
+            self._pauses.hear(item.owner, word)
+            self._pass_on(item, word)
+            return
+        with self._lock:
+            item.ready, item.heard_at = True, self.clock.monotonic()
+            item.idle = word == IDLE
+            item.troubled = word == TROUBLE
+            self._wake_if_idle(item)
+        if word in {IDLE, PROGRESS}:
+            self._seats[item.slot].failures = 0
+        if word != TROUBLE:
+            self.on_idle()
 
     def _pass_on(self, teller: _Running, report: bytes) -> None:
         if recovered_handler(report) is not None:
             for item in self._running():
                 if item is not teller and item.ready:
                     _send(item, report)
+
+    def _has_a_limit(self, item: _Running) -> bool:
+        """Say whether its handler has a file; one that waits to be recorded may do so for as long as it is stopped."""
+        hand = self.slots.read(item.slot)
+        return hand is not None and hand.started_monotonic < math.inf
 
     def _kill_if_overdue(self, item: _Running) -> None:
         hand = self.slots.read(item.slot)

@@ -210,6 +210,7 @@ class Worker:
             self._link.require_whole()
             if isinstance(outcome, StorageError):
                 left += 1
+                self._slots.put_down(self._plan.slot)  # it does not pay, however long recording the others may take
                 self._suffer(outcome)
                 break
             self._slots.stop_clock(self._plan.slot)
@@ -236,7 +237,7 @@ class Worker:
         while not self._link.draining:
             try:
                 held = hold.confirm()
-            except DatabaseUnavailableError:
+            except (DatabaseUnavailableError, DatabaseRefusedError):
                 self._link.say(TROUBLE)
                 self._link.wait(calculate_backoff(failures, _PATIENCE_BASE_SECONDS, _PATIENCE_MAX_SECONDS))
                 failures += 1

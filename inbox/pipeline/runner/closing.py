@@ -1,9 +1,12 @@
 """The last leg, from the database to receipts and resting places: summarising, reporting."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from inbox import events
+from inbox.core.errors import DatabaseRefusedError, DatabaseUnavailableError, WorkerError
 from inbox.database import batches
+from inbox.database.batches import BatchRecord
 from inbox.database.connection import Sessions
 from inbox.events import Emit
 from inbox.lifecycle import BatchState
@@ -39,18 +42,32 @@ class Closing:
                         **counts,
                     )
                 )
-        unreported = self.reporter.find_unreported()
+        self._report(self.reporter.find_unreported())
+
+    def _report(self, unreported: Collection[BatchRecord]) -> None:
+        """Report what is closed. One that cannot be reported holds up no other; its error comes out in the end."""
         self.locked_out.forget_all_but([batch.batch_id for batch in unreported])
+        met: Exception | None = None
         for batch in unreported:
             self.volume.require()
-            with locked(self.volume.locks, batch.batch_id) as is_ours:
-                if is_ours or self.locked_out.is_over(batch.batch_id):
-                    reported = self.reporter.report(batch)
-                    self.emit(
-                        events.BatchReported(
-                            batch.batch_id, batch.drop_name, str(batch.state), reported.receipt, reported.archive
-                        )
+            try:
+                self._report_one(batch)
+            except (DatabaseUnavailableError, DatabaseRefusedError):
+                raise
+            except (WorkerError, OSError) as error:
+                met = met or error
+        if met is not None:
+            raise met
+
+    def _report_one(self, batch: BatchRecord) -> None:
+        with locked(self.volume.locks, batch.batch_id) as is_ours:
+            if is_ours or self.locked_out.is_over(batch.batch_id):
+                reported = self.reporter.report(batch)
+                self.emit(
+                    events.BatchReported(
+                        batch.batch_id, batch.drop_name, str(batch.state), reported.receipt, reported.archive
                     )
+                )
 
 
 def is_everything_done(sessions: Sessions) -> bool:

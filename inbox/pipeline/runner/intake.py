@@ -6,7 +6,7 @@ archive keeps it from that. What became of a drop it hears when its bell rings, 
 """
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +26,7 @@ from inbox.pipeline.runner.postponing import Postponing
 from inbox.pipeline.runner.recollecting import Recollection
 from inbox.pipeline.runner.timing import Timing
 from inbox.pipeline.runner.unfinished import UnfinishedClaims
-from inbox.pipeline.settling import Settled, Settler
+from inbox.pipeline.settling import Settled, Settler, Waiting
 from inbox.pipeline.unpackers.fates import (
     Busy,
     Changed,
@@ -94,6 +94,10 @@ class Intake:
     _unfinished: UnfinishedClaims = field(init=False)
     _trouble: tuple[str, Exception] | None = field(init=False, default=None)
     """What concerns all drops, and which of them met it."""
+    _not_looked_at: StorageError | None = field(init=False, default=None)
+    """Why a drop could not be looked at in the latest round."""
+    _scout: str = field(init=False, default="")
+    """The drop that was handed over to try whether the trouble is over; those that were in hand before tell nothing."""
 
     def __post_init__(self) -> None:
         self._leaving = Leaving(self.volume, self.reporter, self.timing, self.emit)
@@ -111,8 +115,8 @@ class Intake:
         """
         Hear what became of the drops in hand, scan once, and hand over everything that may be taken.
 
-        Raises StorageError or DatabaseUnavailableError when the service has to wait. A drop that is too big for the
-        room there is does so only after the others had their turn, and again until there is room.
+        Raises StorageError or DatabaseUnavailableError when the service has to wait. A drop that cannot be looked at,
+        or is too big for the room there is, does so only after the others had their turn.
         """
         self._end_unfinished()
         self._hear()
@@ -120,7 +124,7 @@ class Intake:
             self.settler.announce(name)  # it need not become quiet for having found no place
         self._crowded_out.clear()
         set_back: list[Drop] = []
-        for verdict in self.settler.judge(self._scan()):
+        for verdict in self._judge(self._scan()):
             if self.should_stop():
                 return
             if verdict.drop.name in self._in_hand:
@@ -136,6 +140,13 @@ class Intake:
             if not self.should_stop():
                 self._hand_over(drop)
         self._tell_trouble()
+
+    def _judge(self, drops: Collection[Drop]) -> Iterator[Settled | Waiting]:
+        self._not_looked_at = None
+        try:
+            yield from self.settler.judge(drops)
+        except StorageError as error:
+            self._not_looked_at = error
 
     def _end_unfinished(self) -> None:
         """Give back claims of a database that went away; their ends may have counted all the same."""
@@ -183,13 +194,14 @@ class Intake:
 
     def _hand_over(self, drop: Drop, verdict: Completeness | None = None) -> None:
         """Have a drop taken when somebody has time for it. After trouble one alone goes first, and is waited for."""
-        if (self._trouble and self._in_hand) or not self.unpackers.has_place(drop):
+        if self._is_scouting() or not self.unpackers.has_place(drop):
             self._crowded_out.add(drop.name)
             return
         if verdict is None:
             self._leaving.take_up(drop)
             self._postponing.lacks_no_room(drop)
         self._in_hand.add(drop.name)
+        self._scout = drop.name if self._trouble else ""
         self.unpackers.hand_over(
             Task(
                 drop,
@@ -203,6 +215,9 @@ class Intake:
         if self._trouble:
             self.unpackers.wait(_SCOUT_SECONDS)
         self._hear()
+
+    def _is_scouting(self) -> bool:
+        return self._trouble is not None and self._scout in self._in_hand
 
     def _hear(self) -> None:
         """Take in what became of drops. Raises what concerns all of them."""
@@ -277,12 +292,14 @@ class Intake:
         return before
 
     def _tell_trouble(self) -> None:
-        """Raise what still concerns all drops, or else what one of them lacks."""
+        """Raise what still concerns all drops, or else what keeps one of them from being taken."""
         if self._trouble is not None:
             name, error = self._trouble
-            if self._in_hand or self._postponing.is_waiting(name):
+            if self._is_scouting() or name in self._crowded_out or self._postponing.is_waiting(name):
                 raise error
             self._trouble = None
+        if self._not_looked_at is not None:
+            raise self._not_looked_at
         want = self._postponing.want_of_room()
         if want is not None:
             raise want

@@ -26,9 +26,13 @@ class Postponing:
     """Drops that need more room than there was, so that they are not read again before there is."""
 
     def forget_all_but(self, names: Collection[str]) -> None:
+        """Forget other drops, and times that have come: one that is not whole any more will not be asked for."""
         for memory in (self._due_at, self._setbacks, self._without_room):
             for name in memory.keys() - names:
                 del memory[name]
+        now = self.clock.monotonic()
+        for name in [name for name, due_at in self._due_at.items() if due_at <= now]:
+            del self._due_at[name]
 
     def postpone(self, drop: Drop, seconds: float) -> None:
         self._due_at[drop.name] = self.clock.monotonic() + seconds

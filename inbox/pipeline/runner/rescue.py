@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from inbox import events
 from inbox.archives.reasons import refuse
-from inbox.core.errors import RetryableError, WorkerError
+from inbox.core.errors import RetryableError, StorageError, WorkerError
 from inbox.database import batches, leasing
 from inbox.database.batches import BatchRecord
 from inbox.database.connection import Sessions
@@ -141,11 +141,15 @@ class Rescuing:
 
     def _clear(self) -> None:
         self.volume.require()
-        clear_staging(self.volume, self._open_tokens)
-        clear_locks(self.volume.locks)
-        clear_drafts(self.volume.drafts)
-        with self.sessions.reading() as session:
-            self.instance.bury_dead(leasing.lease_owners(session=session))
+        try:
+            clear_staging(self.volume, self._open_tokens)
+            clear_locks(self.volume.locks)
+            clear_drafts(self.volume.drafts)
+            with self.sessions.reading() as session:
+                self.instance.bury_dead(leasing.lease_owners(session=session))
+        except OSError as error:
+            what = f"what the dead left cannot be cleared away: {error.strerror}"
+            raise StorageError(what, subject=str(error.filename or self.volume.private)) from error
 
     def _open_tokens(self) -> set[str]:
         with self.sessions.reading() as session:

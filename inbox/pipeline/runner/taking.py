@@ -139,7 +139,7 @@ class Taker:
                         on_extracted=lambda: self.on_step(Step.REGISTERING, batch_id),
                     )
                 case KnownBefore(batch):
-                    return self._recognise(drop, batch)
+                    return self._recognise(task, batch)
                 case HeldElsewhere(batch):
                     self._give_back_late_claim(self._claiming)
                     return Underway(batch.batch_id)
@@ -150,11 +150,12 @@ class Taker:
             reason = "its claim could not be ended while the database did not answer"
             self.emit(events.BatchReleased(claiming.batch_id, claiming.drop_name, "UNFINISHED", reason))
 
-    def _recognise(self, drop: Drop, batch: BatchRecord) -> Fate:
+    def _recognise(self, task: Task, batch: BatchRecord) -> Fate:
+        drop = task.drop
         if batch.state is BatchState.EXTRACTING:
             return Busy()
         with locked(self.volume.locks, batch.batch_id) as is_ours:
-            if not is_ours:
+            if not is_ours and not task.passes_lock:
                 return Busy()
             present = look_at(drop.path)
             if present is None or present.identity != drop.identity:  # it was put to rest while it was read

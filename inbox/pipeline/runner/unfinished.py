@@ -56,7 +56,7 @@ class UnfinishedClaims:
         return changed
 
     def _give_back(self, claiming: Claiming) -> bool:
-        had_it = give_back(claiming.batch_id, claiming.owner, self.sessions, self.clock)
+        had_it = give_back(claiming.batch_id, claiming.owner, self.sessions, self.clock, drop_name=claiming.drop_name)
         if had_it:
             reason = "its claim could not be ended while the database did not answer"
             self.emit(events.BatchReleased(claiming.batch_id, claiming.drop_name, "UNFINISHED", reason))

@@ -21,7 +21,7 @@ class Task:
 
     `age_seconds` is for how long it had not changed at `handed_at`, a time of the monotonic clock, which all processes
     of a boot share; `setbacks` is how often in a row trouble had it put off. With `passes_lock` somebody has kept its
-    lock for so long that it is not waited for any more.
+    lock, or that of its batch, for so long that it is not waited for any more.
     """
 
     drop: Drop

@@ -30,6 +30,7 @@ class Running:
     process: BaseProcess
     connection: Connection
     ready: bool = False
+    ready_at: float = 0.0
     retiring: bool = False
     killed_for_time: bool = False
     ended_with_us: bool = False
@@ -75,8 +76,15 @@ class Seat:
 
     @property
     def is_timed(self) -> bool:
-        """Say whether what it does now has a limit: the database sets its own."""
-        return self.task is not None and self.step in {Step.READING, Step.EXTRACTING}
+        """Say whether what it does now has a limit, also to begin once it is ready; the database sets its own."""
+        is_under_way = self.step is not None or self.is_ready
+        return self.is_sent and is_under_way and self.step is not Step.REGISTERING
+
+    @property
+    def timed_since(self) -> float:
+        if self.step is not None or self.running is None:
+            return self.step_since
+        return max(self.since, self.running.ready_at)
 
     def is_free(self, now: float) -> bool:
         """Say whether it could begin with a task now, or as soon as its process has started."""

@@ -225,7 +225,7 @@ class UnpackerProcesses:
     def _tick(self) -> float:
         now = self.clock.monotonic()
         waits = [_TICK_SECONDS]
-        waits += [seat.step_since + self.plan.limit_seconds - now for seat in self._seats if seat.is_timed]
+        waits += [seat.timed_since + self.plan.limit_seconds - now for seat in self._seats if seat.is_timed]
         if not self._draining:
             waits += [seat.restart_at - now for index, seat in enumerate(self._seats) if self._is_wanted(index, seat)]
         return max(min(waits), 0.01)
@@ -243,7 +243,7 @@ class UnpackerProcesses:
         if isinstance(said, Event):
             self.emit(said)
         elif said == READY:
-            running.ready = True
+            running.ready, running.ready_at = True, self.clock.monotonic()
             self._on_fate()
         elif isinstance(said, tuple):
             seat.step, seat.batch_id = said
@@ -257,7 +257,7 @@ class UnpackerProcesses:
     def _kill_if_overdue(self, seat: Seat, running: Running) -> None:
         if running.killed_for_time or not running.process.is_alive() or not seat.is_timed:
             return
-        if self.clock.monotonic() - seat.step_since > self.plan.limit_seconds:
+        if self.clock.monotonic() - seat.timed_since > self.plan.limit_seconds:
             running.killed_for_time = True
             running.process.kill()
 
