@@ -120,7 +120,6 @@ class House:
             volume=self.volume,
             sessions=self.sessions,
             clock=self.clock,
-            owner=self.owner,
             registrar=self.registrar,
             terms=Terms(self.limits, self.passwords),
             timing=timing,

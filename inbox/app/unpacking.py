@@ -73,7 +73,6 @@ def _work(config: Config, volume: Volume, owner: str, link: Link) -> None:
             volume=volume,
             sessions=sessions,
             clock=clock,
-            owner=owner,
             registrar=Registrar(sessions, clock, extracted_folder=config.storage_extracted_dir),
             terms=terms_of(config),
             timing=timing,

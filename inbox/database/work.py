@@ -185,12 +185,12 @@ def _record_without_the_poison(outcomes: Sequence[Outcome], error: Exception, se
     return _write([plain], session)
 
 
-def release_files(token: str, *, session: Session, except_doc_ids: Collection[str] = ()) -> int:
+def release_files(token: str, *, session: Session) -> int:
     """Give back, uncounted, every file still in processing under `token`, to be among the next; returns how many."""
     turn = turn_after_release(turn_being_served(session))
     statement = (
         update(FileExtraction)
-        .where(_held(token), FileExtraction.doc_id.not_in(except_doc_ids))
+        .where(_held(token))
         .values(
             status=case((FileExtraction.retry_count > 0, FileState.RETRYING), else_=FileState.PENDING),
             retry_count=case((FileExtraction.retry_count > 0, FileExtraction.retry_count - 1), else_=0),

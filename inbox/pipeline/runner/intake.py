@@ -24,7 +24,7 @@ from inbox.pipeline.reporting import Reporter
 from inbox.pipeline.runner.leaving import Leaving
 from inbox.pipeline.runner.postponing import Postponing
 from inbox.pipeline.runner.recollecting import Recollection
-from inbox.pipeline.runner.timing import Timing
+from inbox.pipeline.runner.timing import LONGEST_SETBACKS, Timing
 from inbox.pipeline.runner.unfinished import UnfinishedClaims
 from inbox.pipeline.settling import Settled, Settler, Waiting
 from inbox.pipeline.unpackers.fates import (
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
 NOT_WHOLE_YET_SECONDS: Final = 2.0
 """How soon a drop that changed under our hands is looked at again, at the least."""
-_LONGEST_SETBACKS: Final = 5
 _QUOTA_SECONDS: Final = 300.0
 """How soon an archive is tried again that a quota did not let in; only a try tells whether it would now."""
 _SCOUT_SECONDS: Final = 5.0
@@ -287,7 +286,7 @@ class Intake:
     def _postpone_longer(self, drop: Drop) -> int:
         """Let a drop wait, longer each time; returns how often in a row it had to before."""
         before = self._postponing.count_setback(drop)
-        seconds = calculate_backoff(min(before, _LONGEST_SETBACKS), self.timing.retry_base_seconds)
+        seconds = calculate_backoff(min(before, LONGEST_SETBACKS), self.timing.retry_base_seconds)
         self._postponing.postpone(drop, seconds)
         return before
 

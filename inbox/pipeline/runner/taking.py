@@ -47,7 +47,7 @@ def _nothing(_step: Step, _batch_id: str) -> None:
 
 @dataclass
 class Taker:
-    """Takes drops, one at a time. `owner` of the claimer and of the unpacker is the same."""
+    """Takes drops, one at a time."""
 
     volume: Volume
     claimer: Claimer

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from inbox.core.errors import ArchiveRefusedError
+
+LONGEST_SETBACKS: Final = 5
+"""After so many setbacks in a row the wait before the next try grows no more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class UnfinishedClaims:
         return bool(self._fresh)
 
     def add(self, claiming: Claiming) -> None:
+        self._watched = [each for each in self._watched if each[0] != claiming]
         self._fresh.append(claiming)
 
     def give_back(self, in_hand: Collection[str]) -> bool:

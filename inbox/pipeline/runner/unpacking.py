@@ -30,24 +30,22 @@ from inbox.lifecycle import BatchState
 from inbox.pipeline.extracting import extract
 from inbox.pipeline.forgetting import forget_held
 from inbox.pipeline.registering import Registrar
-from inbox.pipeline.runner.timing import Timing
+from inbox.pipeline.runner.timing import LONGEST_SETBACKS, Timing
 from inbox.pipeline.unpackers.fates import Done, Fate, GivenBack, PutBack, Task, Unwritten
 from inbox.utils.clock import Clock
 from inbox.utils.drops import is_partly_unwritten
 from inbox.utils.volume import Volume
 
 _logger = logging.getLogger("inbox")
-_LONGEST_SETBACKS = 5
 
 
 @dataclass
 class Unpacker:
-    """Unpacks what was claimed. `owner` is whose claims these are."""
+    """Unpacks what was claimed."""
 
     volume: Volume
     sessions: Sessions
     clock: Clock
-    owner: str
     registrar: Registrar
     terms: Terms
     timing: Timing
@@ -147,7 +145,7 @@ class Unpacker:
 
     def _give_back(self, lease: BatchLease, error: RetryableError, setbacks: int) -> Fate:
         """Let it wait, longer each time, unless another worker has taken it over."""
-        wait = 0.0 if error.reason_code == "STOPPED" else calculate_backoff(min(setbacks + 1, _LONGEST_SETBACKS))
+        wait = 0.0 if error.reason_code == "STOPPED" else calculate_backoff(min(setbacks + 1, LONGEST_SETBACKS))
         if not self._release(lease, wait, str(error)):  # whoever took it over has also cleared away what we wrote
             return self._lose(lease, f"another worker has taken the batch over, and here: {error}")
         self.emit(events.BatchReleased(lease.batch_id, lease.drop_name, error.reason_code, str(error)))
