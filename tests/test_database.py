@@ -262,7 +262,7 @@ def test_exhausted_pool_is_unavailable(database_url):
     When every connection is taken, the next one fails as transient after the timeout, and says which setting to raise.
     """
     with (
-        connected(database_url, connections=1, timeout=0.01) as sessions,
+        connected(database_url, connections=1, timeout=1.0) as sessions,
         sessions.reading(),
         pytest.raises(DatabaseUnavailableError, match="DATABASE_MAX_CONNECTIONS"),
         sessions.reading(),
