@@ -97,13 +97,15 @@ def test_volume_that_fills_up_while_the_service_runs(tmp_path, unused_port, what
                 drops[name] = {f"d/{number}-{n}.bin": os.urandom(3000) for n in range(FILES)}
                 data = archive([Member(path, content) for path, content in drops[name].items()])
                 (base / "uploads" / f".{name}.part").write_bytes(data)
+                before = len(service.events("TroubleBegan"))
                 if not moment:
                     ballast.fill(what)
                 (base / "uploads" / f".{name}.part").rename(base / "uploads" / name)
                 if moment:
                     wait_for(partial(has_happened, service, moment, name), moment)
                     ballast.fill(what)
-                wait_for(lambda: readiness(unused_port) != 200, f"trouble at {moment or 'the start'}")
+                wait_for(partial(has_met_trouble, service, before), f"trouble at {moment or 'the start'}")
+                wait_for(lambda: readiness(unused_port) != 200, "readiness to go")
                 ballast.remove()
                 shared.wait_for_receipt(name)
             wait_for(lambda: not os.listdir(base / "uploads"), "the moves")
@@ -123,6 +125,10 @@ def test_volume_that_fills_up_while_the_service_runs(tmp_path, unused_port, what
 def has_happened(service, moment, name):
     """Say whether that event was told of this drop, or of a file of it."""
     return any(name in {told.get("drop"), zip_of(told.get("member_path", ""))} for told in service.events(moment))
+
+
+def has_met_trouble(service, before):
+    return len(service.events("TroubleBegan")) > before
 
 
 def zip_of(member_path):
