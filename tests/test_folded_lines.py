@@ -184,6 +184,29 @@ def test_number_is_told_when_nothing_more_happens():
         assert told.wait(30)
 
 
+def test_event_that_comes_while_nothing_is_waited_for_is_noticed():
+    """
+    A number is told also when the first event of its cause comes just as the thread has found nothing to wait for.
+    """
+    told, begun = threading.Event(), []
+
+    class Interrupted(Folding):
+        def tell_ended(self):
+            seconds = super().tell_ended()
+            if not begun:
+                begun.append(threading.Thread(target=lambda: [self(failed(number)) for number in range(5)]))
+                begun[0].start()
+                begun[0].join(0.2)  # as far as it gets
+            return seconds
+
+    def tell(event):
+        if isinstance(event, events.AttemptsFailed):
+            told.set()
+
+    with Interrupted(tell, SystemClock(), same_cause=1, by="worker 1", folded_seconds=0.3):
+        assert told.wait(5)
+
+
 def test_threads_do_not_lose_a_count():
     """
     Called by several threads, everything is told or counted once.

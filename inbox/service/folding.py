@@ -152,12 +152,9 @@ class Folding:
             self._tell(_folded(group.last, group.count, seconds, self._by))
 
     def _tell_by_time(self) -> None:
-        while True:
-            seconds = self.tell_ended()
-            with self._changed:
-                if self._is_over:
-                    return
-                self._changed.wait(seconds)
+        with self._changed:  # also between looking and waiting, or a first event might come unnoticed
+            while not self._is_over:
+                self._changed.wait(self.tell_ended())
 
 
 def _folded(example: Event, times: int, seconds: float, by: str) -> Event:
