@@ -78,13 +78,20 @@ class Dropper:
         if is_withdrawn:
             yield chance.choice((0.0, 0.3, 1.0))
             for left in (path, hidden_beside(path)):
-                yield from patiently(lambda left=left: left.unlink(missing_ok=True))
+                yield from patiently(lambda left=left: withdraw(left))
 
 
 def name_of(seed: int, number: int) -> str:
     chance = random.Random(f"{seed}/name/{number}")
     suffix = chance.choice(("", " with spaces", "-größe", ".tar", "_x"))
     return f"{number:06}{suffix}{chance.choice(('.zip', '.zip', '.zip', '.ZIP', ''))}"
+
+
+def withdraw(path: Path) -> None:
+    """Remove a drop that may have been taken; on a volume that is gone it only seems to have been."""
+    path.parent.stat()
+    path.unlink(missing_ok=True)
+    path.parent.stat()
 
 
 def hidden_beside(path: Path) -> Path:
