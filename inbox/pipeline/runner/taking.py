@@ -21,6 +21,7 @@ from inbox.pipeline.claiming import Claimed, Claimer, identify, locked
 from inbox.pipeline.claiming import Recognised as KnownBefore
 from inbox.pipeline.claiming import Underway as HeldElsewhere
 from inbox.pipeline.reporting import Reporter
+from inbox.pipeline.runner.unfinished import released
 from inbox.pipeline.runner.unpacking import Unpacker
 from inbox.pipeline.unpackers.fates import (
     Busy,
@@ -147,8 +148,7 @@ class Taker:
     def _give_back_late_claim(self, claiming: Claiming) -> None:
         """Give back what a claim of ours took that counted only after its answer was given up."""
         if self.claimer.give_back(claiming.batch_id):
-            reason = "its claim could not be ended while the database did not answer"
-            self.emit(events.BatchReleased(claiming.batch_id, claiming.drop_name, "UNFINISHED", reason))
+            self.emit(released(claiming))
 
     def _recognise(self, task: Task, batch: BatchRecord) -> Fate:
         drop = task.drop

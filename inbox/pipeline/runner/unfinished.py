@@ -15,6 +15,12 @@ _LATEST_SECONDS: Final = 900.0
 """For how long a server may carry out what it was asked to before its answer was given up."""
 
 
+def released(claiming: Claiming) -> events.BatchReleased:
+    """Return what is told of a claim that was given back."""
+    reason = "its claim could not be ended while the database did not answer"
+    return events.BatchReleased(claiming.batch_id, claiming.drop_name, "UNFINISHED", reason)
+
+
 @dataclass
 class UnfinishedClaims:
     """
@@ -59,6 +65,5 @@ class UnfinishedClaims:
     def _give_back(self, claiming: Claiming) -> bool:
         had_it = give_back(claiming.batch_id, claiming.owner, self.sessions, self.clock, drop_name=claiming.drop_name)
         if had_it:
-            reason = "its claim could not be ended while the database did not answer"
-            self.emit(events.BatchReleased(claiming.batch_id, claiming.drop_name, "UNFINISHED", reason))
+            self.emit(released(claiming))
         return had_it
